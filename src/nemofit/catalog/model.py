@@ -1,0 +1,80 @@
+"""A model as the engine sees it: an architecture, its metadata and its tensors.
+
+A catalog entry and a GGUF file arrive at the same record, so whatever works on the one works on
+the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+
+Scalar = bool | int | float | str
+Value = Scalar | tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """One weight tensor.
+
+    Attributes:
+        name: GGUF name, for example ``blk.0.attn_q.weight``.
+        shape: Elements per dimension, ggml order (row length first).
+        type: ggml type as in the file (``"Q4_K"``), or None where only the shape is known.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    type: str | None = None
+
+    @property
+    def elements(self) -> int:
+        return prod(self.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """An architecture with its weights' shapes.
+
+    Attributes:
+        id: Catalog id, or the file's name without ``.gguf``.
+        architecture: GGUF ``general.architecture``: ``llama``, ``qwen2``, ...
+        metadata: The architecture's own GGUF keys without the ``<architecture>.`` prefix
+            (``block_count``, ``attention.head_count_kv``, ...); per-layer values are tuples.
+            ``vocab_size`` is always present.
+        tensors: Every weight tensor, in file order.
+        source: Where the spec comes from: ``"catalog"`` or the path or URL of the file.
+        file_type: llama.cpp file type of the file (``"Q4_K_M"``), None for a catalog shape.
+        file_bytes: Size of the file or set of files in bytes, None for a catalog shape.
+    """
+
+    id: str
+    architecture: str
+    metadata: Mapping[str, Value]
+    tensors: tuple[Tensor, ...]
+    source: str = "catalog"
+    file_type: str | None = None
+    file_bytes: int | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def parameters(self) -> int:
+        """Elements of all weight tensors, as llama.cpp prints "model params"."""
+        return sum(t.elements for t in self.tensors)
+
+    def integer(self, key: str, default: int = 0) -> int:
+        """A metadata value as int; per-layer lists give their maximum."""
+        v = self.metadata.get(key, default)
+        if isinstance(v, tuple):
+            return max((int(x) for x in v), default=default)
+        return int(v)
+
+    def per_layer(self, key: str, default: int = 0) -> tuple[int, ...]:
+        """A metadata value for each of ``block_count`` layers; a scalar holds for all."""
+        n = self.integer("block_count")
+        v = self.metadata.get(key, default)
+        if isinstance(v, tuple):
+            return tuple(int(x) for x in v)[:n]
+        return (int(v),) * n
