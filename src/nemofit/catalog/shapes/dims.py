@@ -1,0 +1,147 @@
+"""The sizes that decide a model's tensors, read from its GGUF metadata.
+
+``Dims`` holds what is one number for the whole model, ``Layer`` what may differ from block to
+block. Keys, defaults and fallbacks are those of llama.cpp's ``load_hparams``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import NamedTuple
+
+from nemofit.catalog.model import Value
+from nemofit.errors import DataError
+
+MAX_BLOCKS = 512  # LLAMA_MAX_LAYERS, ggml-org/llama.cpp src/llama-hparams.h
+MAX_NUMBER = 1 << 31
+
+
+class Layer(NamedTuple):
+    """What decides the tensors of one block; equal layers have equal tensors.
+
+    Attributes:
+        heads, kv_heads: Attention heads; both 0 in a block without attention.
+        ff: Width of the dense feed-forward, 0 in a block without one.
+        expert_ff: Width of one routed expert.
+        sparse: The feed-forward is a mixture of experts.
+        recurrent: The token mixer is recurrent instead of attention.
+        sliding: The attention sees a sliding window only.
+        nextn: An appended block that predicts further tokens.
+    """
+
+    heads: int
+    kv_heads: int
+    ff: int
+    expert_ff: int
+    sparse: bool
+    recurrent: bool
+    sliding: bool
+    nextn: bool
+
+
+class Dims:
+    """A model's metadata, checked when it is read.
+
+    Args:
+        architecture: For messages.
+        metadata: GGUF keys without the architecture's prefix, and nemofit's own flags.
+
+    Raises:
+        DataError: From any access: a key that is missing or that makes no sense.
+    """
+
+    def __init__(self, architecture: str, metadata: Mapping[str, Value]) -> None:
+        self.architecture = architecture
+        self.metadata = metadata
+
+    def number(self, key: str, default: int | None = None, least: int = 1) -> int:
+        """A whole number that holds for the model; of a per-layer list the first."""
+        value = self.metadata.get(key)
+        if isinstance(value, (tuple, list)):
+            value = value[0] if value else None
+        return self._checked(key, default if value is None else value, least)
+
+    def per_block(self, key: str, default: int | None = None) -> tuple[int, ...]:
+        """A whole number for each block; a single one holds for all."""
+        value = self.metadata.get(key)
+        if not isinstance(value, (tuple, list)):
+            return (self._checked(key, default if value is None else value, 0),) * self.blocks
+        if len(value) < self.blocks:
+            raise DataError(
+                f"{self.architecture}: {key} has {len(value)} values for {self.blocks} blocks",
+                "give one value per block, or a single one for all",
+            )
+        return tuple(self._checked(key, v, 0) for v in value[: self.blocks])
+
+    def flag(self, key: str, default: bool = False) -> bool:
+        """A yes or no."""
+        value = self.metadata.get(key, default)
+        if not isinstance(value, bool):
+            raise self._wrong(key, value, "true or false")
+        return value
+
+    @cached_property
+    def blocks(self) -> int:
+        n = self.number("block_count")
+        if n > MAX_BLOCKS:
+            raise self._wrong("block_count", n, f"at most {MAX_BLOCKS}")
+        return n
+
+    @cached_property
+    def nextn(self) -> int:
+        """Appended blocks that predict further tokens; part of ``blocks``."""
+        n = self.number("nextn_predict_layers", 0, 0)
+        if n >= self.blocks:
+            raise self._wrong("nextn_predict_layers", n, f"below block_count {self.blocks}")
+        return n
+
+    @cached_property
+    def embd(self) -> int:
+        return self.number("embedding_length")
+
+    @cached_property
+    def vocab(self) -> int:
+        return self.number("vocab_size")
+
+    @cached_property
+    def experts(self) -> int:
+        return self.number("expert_count", 0, 0)
+
+    @cached_property
+    def key(self) -> int:
+        """Elements of one head of K."""
+        return self.number("attention.key_length", self._head)
+
+    @cached_property
+    def value(self) -> int:
+        """Elements of one head of V."""
+        return self.number("attention.value_length", self._head)
+
+    @cached_property
+    def rot(self) -> int:
+        """Rotated elements of one head."""
+        return self.number("rope.dimension_count", self.key)
+
+    @cached_property
+    def _head(self) -> int:
+        heads = max(self.per_block("attention.head_count"))
+        return self.embd // heads if heads else 0
+
+    def _checked(self, key: str, value: object, least: int) -> int:
+        if value is None:
+            raise DataError(
+                f"{self.architecture}: the metadata lacks {key}",
+                f"add {key}, or use a GGUF file of the model",
+            )
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self._wrong(key, value, "a whole number")
+        if not least <= value <= MAX_NUMBER:
+            raise self._wrong(key, value, f"a whole number from {least} to {MAX_NUMBER}")
+        return value
+
+    def _wrong(self, key: str, value: object, expected: str) -> DataError:
+        return DataError(f"{self.architecture}: {key} is {value!r:.80}, expected {expected}")
+
+
+Rule = Callable[[Dims], tuple[bool, ...]]
