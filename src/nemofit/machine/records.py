@@ -6,6 +6,15 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """A process that holds memory of a card: ``bytes`` and ``name`` are None where hidden."""
+
+    pid: int
+    name: str | None = None
+    bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gpu:
     """One device that an engine can place weights on.
 
@@ -23,7 +32,18 @@ class Gpu:
         compute_capability: NVIDIA only, "8.6".
         architecture: Generation: Ampere, Ada Lovelace, RDNA3, ...
         card_id: Id in data/gpus.yaml that the figures come from, None for an unknown card.
-        index, uuid, pci_bus_id, pcie_gen, pcie_lanes, power_w, display, error, notes: As read.
+        index, uuid, pci_bus_id, pcie_gen, pcie_lanes, power_w, display, error, notes: As read;
+            the PCIe link is the best that card and slot can do, not the idle state.
+        reserved_bytes: Held back by driver and firmware; physical memory is total + reserved.
+        pci_id: PCI vendor and device, "10de:2684".
+        cores: Shader, stream or GPU cores as the vendor counts them.
+        gfx_target: AMD only, "gfx1100".
+        mig_profile: "1g.10gb" for a MIG slice; ``parent_uuid`` is then its card.
+        virtual: True for a vGPU, whose memory is its profile's.
+        nvlink_links: Active NVLink links; 0: none.
+        bar1_bytes: Memory the host can map at once; as large as the card with resizable BAR.
+        numa_node: Node that holds the card's memory (GH200 and the like), None for all others.
+        holders: Processes that hold its memory, largest first.
     """
 
     name: str
@@ -47,6 +67,17 @@ class Gpu:
     display: bool | None = None
     error: str | None = None
     notes: tuple[str, ...] = ()
+    reserved_bytes: int | None = None
+    pci_id: str | None = None
+    cores: int | None = None
+    gfx_target: str | None = None
+    mig_profile: str | None = None
+    parent_uuid: str | None = None
+    virtual: bool | None = None
+    nvlink_links: int | None = None
+    bar1_bytes: int | None = None
+    numa_node: int | None = None
+    holders: tuple[Holder, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +88,14 @@ class Host:
         ram_total_bytes: Installed memory or the container's limit, whichever is less.
         ram_available_bytes: What a new process could have now without swapping.
         ram_bandwidth_gb_s: Theoretical or measured, None: unknown; see ``ram_bandwidth_basis``.
-        physical_cores: Cores this process may use.
+        physical_cores: Cores this process may use, by affinity and quota.
+        memory_limit_bytes: The tightest cgroup limit, None: no limit.
+        swap_total_bytes, swap_free_bytes: Never part of what is available.
+        cpu_features: Instruction sets by llama.cpp's names ("AVX2", "AVX512_VNNI", "NEON").
+        cpu_quota: Cores' worth of time the cgroup allows, None: no quota.
+        architecture: "x86_64", "aarch64", ...
+        container: "docker", "podman", "kubernetes", "lxc" or "container"; None: none seen.
+        wsl: 1 or 2 under the Windows Subsystem for Linux.
     """
 
     os: str = "unknown"
@@ -70,11 +108,29 @@ class Host:
     ram_bandwidth_gb_s: float | None = None
     ram_bandwidth_basis: str | None = None
     notes: tuple[str, ...] = ()
+    memory_limit_bytes: int | None = None
+    swap_total_bytes: int | None = None
+    swap_free_bytes: int | None = None
+    architecture: str | None = None
+    cpu_features: tuple[str, ...] = ()
+    cpu_quota: float | None = None
+    numa_nodes: int | None = None
+    container: str | None = None
+    wsl: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """A host with its GPUs. ``source`` is "probe" or the text or file it was described by."""
+    """A host with its GPUs.
+
+    Attributes:
+        gpus: What a run started from here would use, in the engine's order; a card that could not
+            be read is among them, with its ``error`` and no memory.
+        hidden_gpus: Cards that are there and would not be used; the last note of each says why.
+        source: "probe" or the text or file it was described by.
+        driver: NVIDIA driver version.
+        cuda_version: Newest CUDA that this driver runs, "13.0".
+    """
 
     host: Host = field(default_factory=Host)
     gpus: tuple[Gpu, ...] = ()
@@ -82,3 +138,4 @@ class Machine:
     driver: str | None = None
     cuda_version: str | None = None
     notes: tuple[str, ...] = ()
+    hidden_gpus: tuple[Gpu, ...] = ()
