@@ -1,0 +1,26 @@
+"""From an architecture's row to the builder of its graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nemofit.catalog.model import ModelSpec
+from nemofit.engines.llama_cpp.architectures import ROWS, Architecture
+
+from . import decoder
+from .context import Context
+
+BUILDERS: dict[str, Callable[[Context, Architecture], None]] = {"decoder": decoder.build}
+
+
+def builder_of(model: ModelSpec) -> Callable[[Context], None]:
+    """The function that draws this model's graph.
+
+    Raises:
+        LookupError: Nobody has modelled this architecture.
+    """
+    row = ROWS.get(model.architecture)
+    if row is None:
+        raise LookupError(model.architecture)
+    build = BUILDERS[row.graph]
+    return lambda ctx: build(ctx, row)

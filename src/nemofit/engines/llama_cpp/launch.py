@@ -1,0 +1,85 @@
+"""The command that runs a configuration on llama.cpp.
+
+Flags as the builds of October 2026 take them (``llama-server --help``). Every knob whose default
+could change the placement is printed, also where it equals today's default: ``-np`` (automatic:
+four slots), ``-fa`` (automatic) and ``-fit`` (on: it would move layers by itself).
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+from .config import RunConfig
+
+_DEFAULTS = RunConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Where llama.cpp takes the weights from.
+
+    Attributes:
+        repository: Hub repository with GGUF files, ``owner/name``; None: a local file.
+        quant: File type in that repository.
+        path: Local file, the first one of a set.
+    """
+
+    repository: str | None = None
+    quant: str | None = None
+    path: str | None = None
+
+    def arguments(self) -> list[str]:
+        if self.repository is None:
+            return ["-m", self.path or "model.gguf"]
+        return ["-hf", f"{self.repository}:{self.quant}" if self.quant else self.repository]
+
+
+def server_arguments(config: RunConfig, weights: Weights, gpus: int) -> list[str]:
+    """The argument list of ``llama-server`` for a configuration whose values are all settled.
+
+    Args:
+        config: With ``gpu_layers`` as a number (None prints ``all``).
+        weights: Where the weights come from.
+        gpus: Devices of the machine; 0 asks llama.cpp to use none.
+    """
+    c = config
+    args = ["llama-server", *weights.arguments(), "-c", str(c.context)]
+    args += ["-ngl", "all" if c.gpu_layers is None else str(c.gpu_layers)] if gpus else ["-ngl", "0"]
+    if c.tensor_split is not None and gpus > 1:
+        args += ["-ts", ",".join(f"{x:g}" for x in c.tensor_split)]
+    if c.cpu_moe_layers:
+        args += ["-ncmoe", str(c.cpu_moe_layers)]
+    if c.override_tensors:
+        args += ["-ot", ",".join(f"{pattern}={buffer}" for pattern, buffer in c.override_tensors)]
+    args += ["-fa", "on" if c.flash_attention else "off"]
+    if (c.kv_type_k, c.kv_type_v) != (_DEFAULTS.kv_type_k, _DEFAULTS.kv_type_v):
+        args += ["-ctk", c.kv_type_k, "-ctv", c.kv_type_v]
+    if c.batch != _DEFAULTS.batch:
+        args += ["-b", str(c.batch)]
+    if c.ubatch != _DEFAULTS.ubatch:
+        args += ["-ub", str(c.ubatch)]
+    args += ["-np", str(c.parallel), *_switches(c), "-fit", "off"]
+    return args
+
+
+def _switches(c: RunConfig) -> list[str]:
+    args = []
+    if c.kv_unified:
+        args.append("-kvu")
+    if not c.kv_offload:
+        args.append("-nkvo")
+    if not c.op_offload:
+        args.append("--no-op-offload")
+    if c.swa_full:
+        args.append("--swa-full")
+    if not c.mmap:
+        args += ["-lm", "none"]
+    if not c.repack:
+        args.append("-nr")
+    return args
+
+
+def server_command(config: RunConfig, weights: Weights, gpus: int) -> str:
+    """The same as one line for a POSIX shell, every value quoted."""
+    return shlex.join(server_arguments(config, weights, gpus))

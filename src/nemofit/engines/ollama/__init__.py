@@ -1,0 +1,1 @@
+"""Ollama: its runner is llama.cpp, so only what it adds lives here."""
