@@ -14,8 +14,22 @@ U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
 ALIGNMENT = 32
 """Bytes; the default of ``general.alignment``."""
 
-NOT_IN_FILES = frozenset({"tied_embeddings", "rope_factors"})
-"""Keys of a spec that are nemofit's own: a file says the same with the tensors it has."""
+MAX_BLOCKS = 512
+"""LLAMA_MAX_LAYERS, ``src/llama-hparams.h``."""
+
+TEXTS = frozenset({"hidden_activation", "rope.scaling.type", "tensor_data_layout"})
+"""Keys of an architecture whose value is a text."""
+
+PER_BLOCK = frozenset(
+    {
+        "attention.head_count",
+        "attention.head_count_kv",
+        "expert_feed_forward_length",
+        "expert_used_count",
+        "feed_forward_length",
+    }
+)
+"""Keys that hold one number for the model or one for each block, nothing between."""
 
 _FLOATS = frozenset(
     {
@@ -153,12 +167,17 @@ def file_metadata(model: ModelSpec) -> dict[str, Value]:
     """Return the architecture's keys as a loadable file must hold them.
 
     Keys that the loader requires and the spec lacks, none of which moves a byte of memory, get a
-    neutral value.
+    neutral value. Flags of the catalog that GGUF does not know (``tied_embeddings``) stay out.
     """
-    keys = {k: v for k, v in model.metadata.items() if k not in NOT_IN_FILES}
+    keys = {k: v for k, v in model.metadata.items() if not _is_own_flag(k, v)}
     if model.architecture not in _LAYER_NORM:
         keys.setdefault("attention.layer_norm_rms_epsilon", 1e-5)
     for key, (value, architectures) in _NEUTRAL.items():
         if model.architecture in architectures:
             keys.setdefault(key, value)
     return keys
+
+
+def _is_own_flag(key: str, value: Value) -> bool:
+    """A yes or no that no loader asks for; a file says the same with the tensors it has."""
+    return isinstance(value, bool) and key not in _BOOLEANS

@@ -16,12 +16,12 @@ from itertools import accumulate
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from nemofit.catalog.ggml import find_file_type, ggml_type, tensor_bytes
 from nemofit.catalog.model import ModelSpec, Value
 from nemofit.errors import DataError, HardwareError, UsageError
 from nemofit.units import MIB, gib
 
 from . import keys as k
-from .ggml import file_type_id, tensor_bytes, type_id
 
 _PACK = {
     k.U32: struct.Struct("<I"),
@@ -56,11 +56,13 @@ def write_sparse(
 
     Raises:
         UsageError: The types do not match the tensors.
+        UnknownNameError: A type or the file type is not known.
+        DataError: A tensor's rows do not divide into blocks of its type.
         HardwareError: The disk keeps no holes and lacks the room, or cannot be written.
     """
     if len(types) != len(model.tensors):
         raise UsageError(f"{len(types)} tensor types for {len(model.tensors)} tensors")
-    sizes = [_padded(tensor_bytes(t, x)) for t, x in zip(types, model.tensors, strict=True)]
+    sizes = [_padded(tensor_bytes(t, x.shape)) for t, x in zip(types, model.tensors, strict=True)]
     header = _header(model, types, sizes, vocabulary)
     size = len(header) + sum(sizes)
     try:
@@ -106,7 +108,7 @@ def _header(model: ModelSpec, types: Sequence[str], sizes: Sequence[int], vocabu
         if not 1 <= n <= _MAX_DIMS:
             raise DataError(f"tensor {tensor.name} of {model.id} has {n} dimensions, not 1 to 4")
         out.write(_string(tensor.name))
-        out.write(struct.pack(f"<I{n}QIQ", n, *tensor.shape, type_id(type_name), offset))
+        out.write(struct.pack(f"<I{n}QIQ", n, *tensor.shape, ggml_type(type_name).id, offset))
     return out.getvalue().ljust(_padded(out.tell()), b"\0")
 
 
@@ -117,7 +119,7 @@ def _general(model: ModelSpec, types: Sequence[str]) -> Iterable[_Pair]:
     yield "general.architecture", k.STRING, model.architecture
     yield "general.name", k.STRING, model.id
     if model.file_type is not None:
-        yield "general.file_type", k.U32, file_type_id(model.file_type)
+        yield "general.file_type", k.U32, find_file_type(model.file_type).id
     if any(t not in ("F32", "F16", "BF16") for t in types):
         yield "general.quantization_version", k.U32, 2
 

@@ -1,0 +1,199 @@
+"""From a GGUF file, or any shard of a set, to the model that it holds."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from nemofit.catalog.ggml import file_types, ggml_types, tensor_bytes
+from nemofit.catalog.model import ModelSpec, Scalar, Tensor, Value
+from nemofit.errors import DataError
+
+from . import keys as k
+from .header import Header, TensorInfo, read_header
+
+_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE | re.DOTALL)
+_MAX_SHARDS = 1024
+_LARGEST = 1 << 63
+
+
+def read_gguf(path: str | os.PathLike[str]) -> ModelSpec:
+    """Read a model from a GGUF file without touching its weights.
+
+    Args:
+        path: The file; of a split model any of its files, the others beside it.
+
+    Returns:
+        The model with the tensor types of the file. ``metadata`` holds the architecture's keys
+        without its prefix, ``vocab_size`` the number of tokens. A tensor type that is not known is
+        called "type 99", and ``notes`` says so.
+
+    Raises:
+        DataError: No such file, not a GGUF file, damaged, incomplete, or no language model.
+    """
+    shards = _shards(Path(path))
+    headers = [_open(p) for p in shards]
+    first = headers[0]
+    count = first.values.get("split.count", 1)
+    if isinstance(count, int) and count > 1 and len(shards) != count:
+        raise DataError(
+            f"{shards[0].name} is one of {count} files of a split model",
+            f"give the files their own names again: NAME-00001-of-{count:05d}.gguf and so on",
+        )
+    if "split.no" in first.values and first.values["split.no"] != 0:
+        raise DataError(
+            f"{shards[0].name} holds part {first.values['split.no']}, not the first",
+            "give the files their own names again",
+        )
+    for shard, header in zip(shards, headers, strict=True):
+        _check_data(shard, header)
+    infos = [t for header in headers for t in header.tensors]
+    if len({t.name for t in infos}) != len(infos):
+        raise DataError(f"the files beside {shards[0].name} hold a tensor twice", "remove strays")
+    return _model(shards, headers, infos)
+
+
+def _shards(path: Path) -> list[Path]:
+    """All files of the set that ``path`` belongs to, in order."""
+    found = _SHARD.fullmatch(path.name)
+    count = int(found.group(3)) if found else 1
+    if found is None or count < 2:
+        return [path]
+    if count > _MAX_SHARDS:
+        raise DataError(f"{path.name} claims to be one of {count} files", "check the file's name")
+    shards = [
+        path.with_name(f"{found.group(1)}-{i:05d}-of-{count:05d}{path.suffix}")
+        for i in range(1, count + 1)
+    ]
+    missing = [p.name for p in shards if not p.exists()]
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise DataError(
+            f"{len(missing)} of {count} files are missing: {', '.join(missing[:3])}{more}",
+            f"download them into {path.parent}",
+        )
+    return shards
+
+
+def _open(path: Path) -> Header:
+    try:
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            what = "a directory" if stat.S_ISDIR(mode) else "a device or a pipe"
+            raise DataError(f"{path} is {what}", "name a .gguf file")
+        with open(path, "rb") as file:
+            return read_header(file, path.name)
+    except (OSError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read {str(path)!r:.200}: {reason}", "check the path") from error
+
+
+def _check_data(path: Path, header: Header) -> None:
+    """Refuse a file that ends before its tensors do, as llama.cpp does."""
+    names = {t.id: name for name, t in ggml_types().items()}
+    end = header.data_offset
+    for t in header.tensors:
+        name = names.get(t.type)
+        size = tensor_bytes(name, t.shape) if name else 0
+        end = max(end, header.data_offset + t.offset + size)
+    if header.tensors and end > header.file_bytes:
+        raise DataError(
+            f"{path.name} is incomplete: its tensors need {end} bytes, it has {header.file_bytes}",
+            "finish the download, or download it again",
+        )
+
+
+def _model(shards: Sequence[Path], headers: Sequence[Header], infos: list[TensorInfo]) -> ModelSpec:
+    first, name = headers[0], shards[0].name
+    architecture = _architecture(first, name)
+    metadata = _metadata(first, architecture, name)
+    metadata["vocab_size"] = _vocab_size(first, metadata, infos)
+    types = {t.id: n for n, t in ggml_types().items()}
+    tensors = tuple(Tensor(t.name, t.shape, types.get(t.type, f"type {t.type}")) for t in infos)
+    file_type, notes = _file_type(first)
+    unknown = [t for t in infos if t.type not in types]
+    if unknown:
+        notes.append(
+            f"{len(unknown)} tensors have a type that is not known, the first {unknown[0].name} "
+            f"({unknown[0].type}): their size is not known"
+        )
+    shard = _SHARD.fullmatch(name)
+    return ModelSpec(
+        id=shard.group(1) if shard else re.sub(r"\.gguf$", "", name, flags=re.IGNORECASE),
+        architecture=architecture,
+        metadata=metadata,
+        tensors=tensors,
+        source=str(shards[0]),
+        file_type=file_type,
+        file_bytes=sum(h.file_bytes for h in headers),
+        notes=tuple(notes),
+    )
+
+
+def _architecture(header: Header, name: str) -> str:
+    architecture = header.values.get("general.architecture")
+    kind = header.values.get("general.type", "model")
+    if architecture == "clip" or kind == "mmproj":
+        what = "a projector for images or sound"
+    elif kind != "model":
+        what = f"of the kind {kind!r:.40}"
+    elif not isinstance(architecture, str) or not architecture:
+        what = "without general.architecture"
+    else:
+        return architecture
+    raise DataError(f"{name} is {what}, not a language model", "name the model's own file")
+
+
+def _metadata(header: Header, architecture: str, name: str) -> dict[str, Value]:
+    prefix = architecture + "."
+    metadata: dict[str, Value] = {}
+    for full, value in header.values.items():
+        if not full.startswith(prefix):
+            continue
+        key = full[len(prefix) :]
+        if isinstance(value, str) and key not in k.TEXTS:
+            continue
+        if not all(map(_is_sound, value if isinstance(value, tuple) else (value,))):
+            raise DataError(f"{name}: {full} is {value!r:.80}", "the file is damaged")
+        metadata[key] = value
+    blocks = metadata.get("block_count")
+    if not isinstance(blocks, int) or isinstance(blocks, bool) or not 0 < blocks <= k.MAX_BLOCKS:
+        raise DataError(
+            f"{name}: {prefix}block_count is {blocks!r:.80}, not 1 to {k.MAX_BLOCKS}",
+            "the file is damaged or not a language model",
+        )
+    for key in k.PER_BLOCK & metadata.keys():
+        value = metadata[key]
+        if isinstance(value, tuple) and len(value) != blocks:
+            raise DataError(
+                f"{name}: {prefix}{key} has {len(value)} values for {blocks} blocks",
+                "the file is damaged: download it again",
+            )
+    return metadata
+
+
+def _is_sound(value: Scalar) -> bool:
+    return isinstance(value, str) or (math.isfinite(value) and abs(value) < _LARGEST)
+
+
+def _vocab_size(header: Header, metadata: Mapping[str, Value], infos: Sequence[TensorInfo]) -> int:
+    tokens = header.lengths.get("tokenizer.ggml.tokens", 0)
+    said = metadata.get("vocab_size", 0)
+    rows = next((t.shape[-1] for t in infos if t.name == "token_embd.weight"), 0)
+    return tokens or (said if isinstance(said, int) else 0) or rows
+
+
+def _file_type(header: Header) -> tuple[str | None, list[str]]:
+    number = header.values.get("general.file_type")
+    if number is None:
+        return None, ["the file does not say its file type"]
+    for name, file_type in file_types().items():
+        if isinstance(number, int) and file_type.id == number & ~1024:  # LLAMA_FTYPE_GUESSED
+            return name, []
+    return None, [f"file type {number!r:.40} is not known"]
