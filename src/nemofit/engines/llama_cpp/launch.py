@@ -45,7 +45,9 @@ def server_arguments(config: RunConfig, weights: Weights, gpus: int) -> list[str
     """
     c = config
     args = ["llama-server", *weights.arguments(), "-c", str(c.context)]
-    args += ["-ngl", "all" if c.gpu_layers is None else str(c.gpu_layers)] if gpus else ["-ngl", "0"]
+    args += (
+        ["-ngl", "all" if c.gpu_layers is None else str(c.gpu_layers)] if gpus else ["-ngl", "0"]
+    )
     if c.tensor_split is not None and gpus > 1:
         args += ["-ts", ",".join(f"{x:g}" for x in c.tensor_split)]
     if c.cpu_moe_layers:

@@ -1,0 +1,382 @@
+"""What ``--json`` prints: one envelope per command.
+
+These records are the contract: ``nemofit schema`` derives the JSON Schema from them, and the text
+output reads the same records. Sizes are bytes; what is unknown is null, and the field of the same
+name with ``_note`` says why. Adding a field keeps a schema's number; removing or changing one
+raises it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any, Literal
+
+from nemofit import __version__
+from nemofit.machine.records import Gpu, Host
+
+Basis = Literal["exact", "computed", "measured", "published", "assumed"]
+Verdict = Literal["fits", "does-not-fit"]
+Status = Literal["ok", "short", "unknown"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Envelope:
+    """The two fields that every document begins with: its schema and nemofit's version."""
+
+    schema: str
+    nemofit: str = __version__
+
+
+@dataclass(frozen=True, kw_only=True)
+class RangeRecord:
+    """An estimate: nine of ten real runs are expected from ``low`` to ``high``."""
+
+    low: float
+    likely: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecord:
+    """A model; ``parameters`` is the sum over its weight tensors."""
+
+    id: str
+    name: str
+    architecture: str
+    parameters: int
+    active_parameters: int | None
+    trained_context: int | None
+    source: str
+    licence: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantRecord:
+    """A file type; bits per weight are its tensors' bytes over the parameters."""
+
+    id: str
+    bits_per_weight: float
+    imatrix: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityRecord:
+    """What the file type and the cache type cost: expected KL divergence to the 16-bit model."""
+
+    kl_divergence: float | None
+    grade: str | None
+    basis: Basis
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConfigRecord:
+    """llama.cpp's knobs; see ``nemofit.RunConfig``. ``tensor_split`` null: one device."""
+
+    context: int
+    batch: int
+    ubatch: int
+    flash_attention: bool
+    kv_type_k: str
+    kv_type_v: str
+    parallel: int
+    kv_unified: bool
+    gpu_layers: int
+    tensor_split: tuple[float, ...] | None
+    cpu_moe_layers: int
+    kv_offload: bool
+    op_offload: bool
+    mmap: bool
+    repack: bool
+    backend: str
+    program: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceRecord:
+    """Bytes on one device by kind. Without a budget, ``budget_bytes_note`` says why."""
+
+    name: str
+    weights_bytes: int
+    kv_bytes: int
+    compute_bytes: int
+    overhead_bytes: int
+    total_bytes: int
+    budget_bytes: int | None
+    budget_bytes_note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryRecord:
+    """What lies where; ``file_bytes`` is the size of the weights on disk."""
+
+    gpus: tuple[DeviceRecord, ...]
+    host: DeviceRecord
+    file_bytes: int
+    basis: Basis
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedRecord:
+    """Tokens per second for one stream: a 512-token prompt, 128 tokens generated."""
+
+    decode_tokens_per_second: RangeRecord
+    prefill_tokens_per_second: RangeRecord
+    time_to_first_token_ms: RangeRecord
+    basis: Basis
+    limit: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanRecord:
+    """A configuration with everything known about it.
+
+    ``verdict`` is for programs, ``verdict_words`` for people. ``command`` null: ``command_note``
+    says why there is none.
+    """
+
+    model: ModelRecord
+    quant: QuantRecord
+    engine: str
+    config: ConfigRecord
+    memory: MemoryRecord
+    speed: SpeedRecord | None
+    speed_note: str | None
+    quality: QualityRecord
+    verdict: Verdict
+    verdict_words: str
+    command: str | None
+    command_note: str | None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One line of the arithmetic: what, how it is made, how many bytes, where the rule is from."""
+
+    device: str
+    kind: str
+    text: str
+    bytes: int
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanReport(PlanRecord, Envelope):
+    """``nemofit plan``. ``explanation`` is there with ``--explain``."""
+
+    schema: Literal["nemofit/plan/1"] = "nemofit/plan/1"
+    explanation: tuple[Step, ...] | None = None
+    nearest: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuSummary:
+    """One device and what a plan may use of it."""
+
+    name: str
+    total_bytes: int | None
+    free_bytes: int | None
+    budget_bytes: int | None
+    shared: bool
+    error: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineSummary:
+    """The machine that the answer is about. ``source``: "probe", a description or a file."""
+
+    source: str
+    gpus: tuple[GpuSummary, ...]
+    ram_total_bytes: int | None
+    ram_available_bytes: int | None
+    ram_budget_bytes: int | None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class GoalRecord:
+    """What was asked for; ``fixed`` are the knobs that the person set, by name."""
+
+    prefer: str
+    min_tokens_per_second: float | None
+    context: int | None
+    fixed: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankedPlan(PlanRecord):
+    """A plan with its place: ``score`` is between 0 and 1, by the preference's formula."""
+
+    rank: int
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecommendReport(Envelope):
+    """``nemofit recommend``: the plans of one model, or one plan for each model, best first."""
+
+    schema: Literal["nemofit/recommend/1"] = "nemofit/recommend/1"
+    scope: Literal["model", "catalog"]
+    machine: MachineSummary
+    goal: GoalRecord
+    plans: tuple[RankedPlan, ...]
+    reason: str
+    considered: int
+    not_shown: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeReport(Envelope):
+    """``nemofit probe``: the machine as it was read; ``--machine`` takes this document."""
+
+    schema: Literal["nemofit/probe/1"] = "nemofit/probe/1"
+    source: str
+    host: Host
+    gpus: tuple[Gpu, ...]
+    hidden_gpus: tuple[Gpu, ...]
+    driver: str | None
+    cuda_version: str | None
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckItem:
+    """One thing that was checked: what there is, what is needed, and by how much it is short."""
+
+    item: str
+    have: str
+    status: Status
+    have_bytes: int | None = None
+    need_bytes: int | None = None
+    short_bytes: int | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckReport(Envelope):
+    """``nemofit check``: the machine against one model (``plan``) or the catalog (``plans``)."""
+
+    schema: Literal["nemofit/check/1"] = "nemofit/check/1"
+    machine: MachineSummary
+    items: tuple[CheckItem, ...]
+    verdict: Verdict
+    verdict_words: str
+    plan: PlanRecord | None
+    nearest: str | None
+    fitting_models: int | None
+    catalog_models: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedModel:
+    """A model of the catalog."""
+
+    id: str
+    name: str
+    aliases: tuple[str, ...]
+    architecture: str
+    parameters: int
+    active_parameters: int | None
+    trained_context: int | None
+    licence: str | None
+    repository: str | None
+    ollama_tags: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedQuant:
+    """A llama.cpp file type; bits per weight as it comes out for Llama 3.1 8B."""
+
+    id: str
+    bits_per_weight: float | None
+    needs_imatrix: bool
+    kl_divergence: float | None
+    grade: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedGpu:
+    """A card of the catalog."""
+
+    id: str
+    name: str
+    vendor: str
+    memory_bytes: int | None
+    bandwidth_gb_s: float | None
+    architecture: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedEngine:
+    """An engine and what nemofit knows about it."""
+
+    id: str
+    name: str
+    memory: str
+    launch: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListModelsReport(Envelope):
+    """``nemofit list models``."""
+
+    schema: Literal["nemofit/list-models/1"] = "nemofit/list-models/1"
+    items: tuple[ListedModel, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListQuantsReport(Envelope):
+    """``nemofit list quants``."""
+
+    schema: Literal["nemofit/list-quants/1"] = "nemofit/list-quants/1"
+    items: tuple[ListedQuant, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListGpusReport(Envelope):
+    """``nemofit list gpus``."""
+
+    schema: Literal["nemofit/list-gpus/1"] = "nemofit/list-gpus/1"
+    items: tuple[ListedGpu, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListEnginesReport(Envelope):
+    """``nemofit list engines``."""
+
+    schema: Literal["nemofit/list-engines/1"] = "nemofit/list-engines/1"
+    items: tuple[ListedEngine, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchemaReport(Envelope):
+    """``nemofit schema`` without a name: what there is to ask for."""
+
+    schema: Literal["nemofit/schema/1"] = "nemofit/schema/1"
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorReport(Envelope):
+    """What ``--json`` prints where a command ends in an error."""
+
+    schema: Literal["nemofit/error/1"] = "nemofit/error/1"
+    message: str
+    hint: str | None
+    exit_code: int
+
+
+def to_json(value: Any) -> Any:
+    """Turn records into what :mod:`json` writes; a float keeps six significant digits."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: to_json(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {str(k): to_json(v) for k, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [to_json(v) for v in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}")
+    return value

@@ -1,0 +1,42 @@
+"""JSON Schema of every ``--json`` output, made by pydantic from the records that write it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nemofit.errors import UnknownNameError
+
+from . import contract
+
+REPORTS: dict[str, type[contract.Envelope]] = {
+    "check": contract.CheckReport,
+    "recommend": contract.RecommendReport,
+    "plan": contract.PlanReport,
+    "probe": contract.ProbeReport,
+    "list-models": contract.ListModelsReport,
+    "list-quants": contract.ListQuantsReport,
+    "list-gpus": contract.ListGpusReport,
+    "list-engines": contract.ListEnginesReport,
+    "schema": contract.SchemaReport,
+    "error": contract.ErrorReport,
+}
+
+
+def json_schema(name: str) -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of one command's output.
+
+    Raises:
+        UnknownNameError: No command prints such a document.
+    """
+    report = REPORTS.get(name)
+    if report is None:
+        from nemofit.catalog.names import near_misses
+
+        raise UnknownNameError(
+            "schema", name, near_misses(name, dict.fromkeys(REPORTS, ())) or tuple(REPORTS)
+        )
+    from pydantic import TypeAdapter
+
+    adapter = TypeAdapter(report)
+    found = adapter.json_schema(mode="serialization", ref_template="#/$defs/{model}")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}

@@ -1,0 +1,90 @@
+"""The commands: their words, their options, their examples. Their code loads when one is chosen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_MODEL_KNOBS = (
+    "quant",
+    "imatrix",
+    "context",
+    "kv_type",
+    "parallel",
+    "ubatch",
+    "flash_attention",
+    "gpu_layers",
+    "tensor_split",
+    "cpu_moe_layers",
+    "engine",
+)
+_MACHINE = ("machine", "reserve", "assume_idle", "catalog")
+_GOAL = ("prefer", "min_tps")
+_ALWAYS = ("json", "debug")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One command.
+
+    Attributes:
+        summary: What it does, one sentence in the imperative; the first line of its help.
+        options: Names of fields of :class:`.options.Options`, in the order of its help.
+        examples: What to type, with a comment where it helps.
+        required: Arguments that must be given.
+    """
+
+    summary: str
+    options: tuple[str, ...]
+    examples: tuple[str, ...]
+    required: tuple[str, ...] = ()
+
+
+COMMANDS: dict[str, Entry] = {
+    "check": Entry(
+        "Check this machine against a model, or against the whole catalog.",
+        ("model", *_MODEL_KNOBS, *_GOAL, *_MACHINE, "directory", *_ALWAYS),
+        (
+            "nemofit check",
+            "nemofit check nemotron && ollama pull nemotron",
+            "nemofit check qwen2.5-72b --machine '2x RTX 3090, 64 GiB RAM'",
+        ),
+    ),
+    "recommend": Entry(
+        "Rank the plans for a model, or all models, on this machine.",
+        ("model_option", *_MODEL_KNOBS, *_GOAL, "limit", *_MACHINE, *_ALWAYS),
+        (
+            "nemofit recommend -m nemotron",
+            "nemofit recommend -m nemotron --prefer context --min-tps 10",
+            "nemofit recommend --machine '1x RTX 4090, 64 GiB RAM'",
+        ),
+    ),
+    "plan": Entry(
+        "Account for every byte of one configuration.",
+        ("model", *_MODEL_KNOBS, *_GOAL, "explain", *_MACHINE, *_ALWAYS),
+        (
+            "nemofit plan nemotron -q Q4_K_M -c 16k --explain",
+            "nemofit plan ./model.gguf --gpu-layers 40",
+        ),
+        required=("model",),
+    ),
+    "probe": Entry(
+        "Show the hardware alone, for scripts and inventories.",
+        _MACHINE[:1] + _MACHINE[3:] + _ALWAYS,
+        (
+            "nemofit probe",
+            "nemofit probe --json > machine.json",
+            "nemofit recommend --machine machine.json",
+        ),
+    ),
+    "list": Entry(
+        "List what is known: models, quants, gpus or engines.",
+        ("what", "catalog", *_ALWAYS),
+        ("nemofit list models", "nemofit list quants --json"),
+        required=("what",),
+    ),
+    "schema": Entry(
+        "Print the JSON Schema of a command's --json output.",
+        ("name", *_ALWAYS),
+        ("nemofit schema", "nemofit schema recommend"),
+    ),
+}

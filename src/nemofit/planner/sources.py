@@ -1,0 +1,72 @@
+"""Where the weights of a plan come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nemofit.catalog.model import ModelSpec
+from nemofit.catalog.models import GgufRepo, ModelCard, find_model
+from nemofit.engines.llama_cpp.launch import Weights
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The file of a plan.
+
+    Attributes:
+        weights: For llama.cpp's command line.
+        imatrix: Whether that file was made with an importance matrix.
+        ollama_tag: Library tag with the same file type, None: none known.
+        note: What to know about it, None: nothing.
+    """
+
+    weights: Weights
+    imatrix: bool
+    ollama_tag: str | None = None
+    note: str | None = None
+
+
+def card_of(model: ModelSpec) -> ModelCard | None:
+    """The catalog's card of a model that came from there; None for a file."""
+    return find_model(model.id) if model.source == "catalog" else None
+
+
+def source_of(model: ModelSpec, quant: str | None, imatrix: bool | None) -> Source:
+    """Find the file of a file type.
+
+    Args:
+        model: From the catalog or a file.
+        quant: The file type; None: the file itself.
+        imatrix: True or False: only such files; None: whatever the best known repository has.
+    """
+    card = card_of(model)
+    if card is None:
+        return _own_file(model, quant, imatrix)
+    quant = quant or ""
+    repo = _repository(card, quant, imatrix)
+    tag = card.ollama_tag(quant)
+    if repo is None:
+        note = f"no repository with a {quant} file is known: convert and quantize it yourself"
+        path = f"{model.id}-{quant}.gguf"
+        return Source(Weights(path=path), bool(imatrix), tag, note)
+    made = bool(repo.imatrix) if imatrix is None else imatrix
+    unseen = None
+    if quant not in repo.sizes:
+        unseen = (
+            f"a {quant} file in {repo.repo} has not been seen listed: check before you rely on it"
+        )
+    return Source(Weights(repository=repo.repo, quant=quant), made, tag, unseen)
+
+
+def _own_file(model: ModelSpec, quant: str | None, imatrix: bool | None) -> Source:
+    if quant is None or quant == model.file_type:
+        return Source(Weights(path=model.source), bool(imatrix))
+    path = f"{model.id}-{quant}.gguf"
+    note = f"{path} does not exist yet: quantize {model.source} first"
+    return Source(Weights(path=path), bool(imatrix), None, note)
+
+
+def _repository(card: ModelCard, quant: str, imatrix: bool | None) -> GgufRepo | None:
+    """A repository that lists the file comes first, then the first one that could have it."""
+    fitting = [r for r in card.gguf if imatrix is None or bool(r.imatrix) == imatrix]
+    return next((r for r in fitting if quant in r.sizes), fitting[0] if fitting else None)
