@@ -14,7 +14,7 @@ from nemofit.catalog.model import Tensor, Value
 from nemofit.errors import DataError
 
 from .dims import Dims, Layer
-from .pieces import Shapes
+from .pieces import Shapes, joined
 from .table import ROWS
 
 __all__ = ["known_architectures", "tensors_of"]
@@ -51,7 +51,7 @@ def tensors_of(architecture: str, metadata: Mapping[str, Value]) -> tuple[Tensor
     for i, layer in enumerate(row.layers(dims)):
         template = templates.get(layer)
         if template is None:
-            template = templates[layer] = [t for piece in row.block for t in piece(dims, layer)]
+            template = templates[layer] = joined(row.block, dims, layer)
         prefix = f"blk.{i}."
         out += [Tensor(prefix + name, shape) for name, shape in template]
     return tuple(out)

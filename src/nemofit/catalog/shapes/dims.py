@@ -1,12 +1,13 @@
 """The sizes that decide a model's tensors, read from its GGUF metadata.
 
 ``Dims`` holds what is one number for the whole model, ``Layer`` what may differ from block to
-block. Keys, defaults and fallbacks are those of llama.cpp's ``load_hparams``.
+block. Keys, defaults and fallbacks are those of ``load_hparams`` in ggml-org/llama.cpp
+``src/llama-model.cpp``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from typing import NamedTuple
 
@@ -21,13 +22,14 @@ class Layer(NamedTuple):
     """What decides the tensors of one block; equal layers have equal tensors.
 
     Attributes:
-        heads, kv_heads: Attention heads; both 0 in a block without attention.
+        heads, kv_heads: Attention heads; ``kv_heads`` is 0 in a block without attention.
         ff: Width of the dense feed-forward, 0 in a block without one.
         expert_ff: Width of one routed expert.
         sparse: The feed-forward is a mixture of experts.
         recurrent: The token mixer is recurrent instead of attention.
         sliding: The attention sees a sliding window only.
         nextn: An appended block that predicts further tokens.
+        mark: A number with a meaning of its own in a few architectures, see their rows.
     """
 
     heads: int
@@ -38,6 +40,7 @@ class Layer(NamedTuple):
     recurrent: bool
     sliding: bool
     nextn: bool
+    mark: int
 
 
 class Dims:
@@ -56,14 +59,14 @@ class Dims:
         self.metadata = metadata
 
     def number(self, key: str, default: int | None = None, least: int = 1) -> int:
-        """A whole number that holds for the model; of a per-layer list the first."""
+        """A whole number that holds for the model; of a list the first."""
         value = self.metadata.get(key)
         if isinstance(value, (tuple, list)):
             value = value[0] if value else None
         return self._checked(key, default if value is None else value, least)
 
     def per_block(self, key: str, default: int | None = None) -> tuple[int, ...]:
-        """A whole number for each block; a single one holds for all."""
+        """A whole number, or a truth as 0 or 1, for each block; a single one holds for all."""
         value = self.metadata.get(key)
         if not isinstance(value, (tuple, list)):
             return (self._checked(key, default if value is None else value, 0),) * self.blocks
@@ -72,7 +75,7 @@ class Dims:
                 f"{self.architecture}: {key} has {len(value)} values for {self.blocks} blocks",
                 "give one value per block, or a single one for all",
             )
-        return tuple(self._checked(key, v, 0) for v in value[: self.blocks])
+        return tuple(self._checked(key, v, 0) for v in map(_as_int, value[: self.blocks]))
 
     def flag(self, key: str, default: bool = False) -> bool:
         """A yes or no."""
@@ -81,8 +84,12 @@ class Dims:
             raise self._wrong(key, value, "true or false")
         return value
 
+    def has(self, key: str) -> bool:
+        return self.metadata.get(key) is not None
+
     @cached_property
     def blocks(self) -> int:
+        """All blocks, the appended ones of ``nextn`` included."""
         n = self.number("block_count")
         if n > MAX_BLOCKS:
             raise self._wrong("block_count", n, f"at most {MAX_BLOCKS}")
@@ -90,7 +97,7 @@ class Dims:
 
     @cached_property
     def nextn(self) -> int:
-        """Appended blocks that predict further tokens; part of ``blocks``."""
+        """Appended blocks that predict further tokens."""
         n = self.number("nextn_predict_layers", 0, 0)
         if n >= self.blocks:
             raise self._wrong("nextn_predict_layers", n, f"below block_count {self.blocks}")
@@ -106,26 +113,57 @@ class Dims:
 
     @cached_property
     def experts(self) -> int:
+        """Routed experts of a sparse block; 0 in a dense model."""
         return self.number("expert_count", 0, 0)
 
     @cached_property
-    def key(self) -> int:
-        """Elements of one head of K."""
-        return self.number("attention.key_length", self._head)
+    def heads(self) -> tuple[int, ...]:
+        return self.per_block("attention.head_count", 0)
 
     @cached_property
-    def value(self) -> int:
-        """Elements of one head of V."""
-        return self.number("attention.value_length", self._head)
+    def kv_heads(self) -> tuple[int, ...]:
+        key = "attention.head_count_kv"
+        return self.per_block(key) if self.has(key) else self.heads
+
+    @cached_property
+    def ff(self) -> tuple[int, ...]:
+        return self.per_block("feed_forward_length", 0)
+
+    @cached_property
+    def expert_ff(self) -> tuple[int, ...]:
+        used = self.number("expert_used_count", 1, 0) or 1
+        return self.per_block("expert_feed_forward_length", self.ff[0] // used)
+
+    @cached_property
+    def full_key(self) -> int:
+        """Elements of one head of K in a block that sees everything."""
+        return self.number("attention.key_length", self._even_head)
+
+    @cached_property
+    def full_value(self) -> int:
+        """Elements of one head of V in a block that sees everything."""
+        return self.number("attention.value_length", self._even_head)
 
     @cached_property
     def rot(self) -> int:
         """Rotated elements of one head."""
-        return self.number("rope.dimension_count", self.key)
+        return self.number("rope.dimension_count", self.full_key)
+
+    def key(self, b: Layer) -> int:
+        """Elements of one head of K."""
+        return (
+            self.number("attention.key_length_swa", self.full_key) if b.sliding else self.full_key
+        )
+
+    def value(self, b: Layer) -> int:
+        """Elements of one head of V."""
+        if not b.sliding:
+            return self.full_value
+        return self.number("attention.value_length_swa", self.full_value)
 
     @cached_property
-    def _head(self) -> int:
-        heads = max(self.per_block("attention.head_count"))
+    def _even_head(self) -> int:
+        heads = max(self.heads)
         return self.embd // heads if heads else 0
 
     def _checked(self, key: str, value: object, least: int) -> int:
@@ -141,7 +179,11 @@ class Dims:
         return value
 
     def _wrong(self, key: str, value: object, expected: str) -> DataError:
-        return DataError(f"{self.architecture}: {key} is {value!r:.80}, expected {expected}")
+        return DataError(
+            f"{self.architecture}: {key} is {value!r:.80}, expected {expected}",
+            "correct the metadata, or use a GGUF file of the model",
+        )
 
 
-Rule = Callable[[Dims], tuple[bool, ...]]
+def _as_int(value: object) -> object:
+    return int(value) if isinstance(value, bool) else value

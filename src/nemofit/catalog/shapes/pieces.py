@@ -1,29 +1,60 @@
-"""The pieces that models are made of: each lists the tensors of one part of a block.
+"""What the parts of a block have in common.
 
-A piece is a function of the model's sizes and of the block's; it gives names without the
-``blk.N.`` prefix and shapes in ggml's order. Where a tensor may be absent, a setting is True,
-False, or the name of the metadata flag that says so.
+A piece is a function of the model's sizes and of the block's that lists the tensors of one part of
+a block: names without the ``blk.N.`` prefix, shapes in ggml's order (row length first). A tensor
+that some models of an architecture lack has a setting: True, False, the name of the metadata flag
+that says so, or a function of the model's sizes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Literal
 
 from .dims import Dims, Layer
 
 Shapes = list[tuple[str, tuple[int, ...]]]
 Piece = Callable[[Dims, Layer], Shapes]
-Setting = bool | str
+Root = Callable[[Dims], Shapes]
+Setting = bool | str | Callable[[Dims], bool]
+Field = Literal["kv_heads", "ff", "sparse", "recurrent", "sliding", "nextn", "mark"]
 
 
 def present(d: Dims, setting: Setting) -> bool:
-    return d.flag(setting) if isinstance(setting, str) else setting
+    """Resolve a setting for one model."""
+    if isinstance(setting, str):
+        return d.flag(setting)
+    return setting(d) if callable(setting) else setting
 
 
-def norm(name: str, bias: Setting = False) -> Piece:
-    """A layer norm over the embedding."""
+def linear(name: str, rows: int, width: int, bias: bool = False) -> Shapes:
+    """A matrix from ``rows`` inputs to ``width`` outputs, maybe with a bias."""
+    out: Shapes = [(f"{name}.weight", (rows, width))]
+    if bias:
+        out.append((f"{name}.bias", (width,)))
+    return out
+
+
+def joined(pieces: Iterable[Piece], d: Dims, b: Layer) -> Shapes:
+    return [tensor for piece in pieces for tensor in piece(d, b)]
+
+
+def when(field: Field, *pieces: Piece) -> Piece:
+    """Pieces of blocks where the field is set."""
+    return lambda d, b: joined(pieces, d, b) if getattr(b, field) else []
+
+
+def unless(field: Field, *pieces: Piece) -> Piece:
+    """Pieces of blocks where the field is not set."""
+    return lambda d, b: [] if getattr(b, field) else joined(pieces, d, b)
+
+
+def norm(name: str, bias: Setting = False, given: Setting = True) -> Piece:
+    """A norm over the embedding."""
 
     def shapes(d: Dims, _: Layer) -> Shapes:
+        if not present(d, given):
+            return []
         out: Shapes = [(f"{name}.weight", (d.embd,))]
         if present(d, bias):
             out.append((f"{name}.bias", (d.embd,)))
@@ -32,76 +63,33 @@ def norm(name: str, bias: Setting = False) -> Piece:
     return shapes
 
 
-def attention(
-    *,
-    qkv_bias: Setting = "attention_bias",
-    out_bias: Setting = "attention_output_bias",
-    qk_norm: Setting = False,
-) -> Piece:
-    """Grouped-query attention.
+def vector(name: str, *, size: int | None = None) -> Piece:
+    """One tensor of ``size`` elements, or as long as the embedding."""
+    return lambda d, _: [(name, (d.embd if size is None else size,))]
+
+
+def next_tokens(*, head_norm: bool = True, out_norm: bool = False) -> Piece:
+    """What an appended block adds to predict further tokens.
 
     Args:
-        qkv_bias: Biases of the three projections.
-        out_bias: Bias of the output projection.
-        qk_norm: Norms over each head of Q and K.
+        head_norm: A norm of its own before the output matrix.
+        out_norm: A norm of the block's output.
     """
 
-    def shapes(d: Dims, b: Layer) -> Shapes:
-        q, k, v = d.key * b.heads, d.key * b.kv_heads, d.value * b.kv_heads
-        out: Shapes = []
-        for name, width in (("attn_q", q), ("attn_k", k), ("attn_v", v)):
-            out.append((f"{name}.weight", (d.embd, width)))
-            if present(d, qkv_bias):
-                out.append((f"{name}.bias", (width,)))
-        out.append(("attn_output.weight", (d.value * b.heads, d.embd)))
-        if present(d, out_bias):
-            out.append(("attn_output.bias", (d.embd,)))
-        if present(d, qk_norm):
-            out += [("attn_q_norm.weight", (d.key,)), ("attn_k_norm.weight", (d.key,))]
-        return out
-
-    return shapes
-
-
-def feed_forward(*, bias: Setting = "feed_forward_bias") -> Piece:
-    """A gated feed-forward."""
-
-    def shapes(d: Dims, b: Layer) -> Shapes:
+    def shapes(d: Dims, _: Layer) -> Shapes:
         out: Shapes = [
-            ("ffn_gate.weight", (d.embd, b.ff)),
-            ("ffn_up.weight", (d.embd, b.ff)),
-            ("ffn_down.weight", (b.ff, d.embd)),
+            ("nextn.eh_proj.weight", (2 * d.embd, d.embd)),
+            ("nextn.enorm.weight", (d.embd,)),
+            ("nextn.hnorm.weight", (d.embd,)),
         ]
-        if present(d, bias):
-            out += [
-                ("ffn_gate.bias", (b.ff,)),
-                ("ffn_up.bias", (b.ff,)),
-                ("ffn_down.bias", (d.embd,)),
-            ]
+        if d.flag("nextn_embedding"):
+            out.append(("nextn.embed_tokens.weight", (d.embd, d.vocab)))
+        if d.flag("nextn_output"):
+            out.append(("nextn.shared_head_head.weight", (d.embd, d.vocab)))
+        if head_norm:
+            out.append(("nextn.shared_head_norm.weight", (d.embd,)))
+        if out_norm:
+            out.append(("layer_output_norm.weight", (d.embd,)))
         return out
 
-    return shapes
-
-
-def experts(*, as_wide_as_dense: bool = False) -> Piece:
-    """A router and gated experts.
-
-    Args:
-        as_wide_as_dense: An expert is ``feed_forward_length`` wide.
-    """
-
-    def shapes(d: Dims, b: Layer) -> Shapes:
-        width = b.ff if as_wide_as_dense else b.expert_ff
-        return [
-            ("ffn_gate_inp.weight", (d.embd, d.experts)),
-            ("ffn_gate_exps.weight", (d.embd, width, d.experts)),
-            ("ffn_up_exps.weight", (d.embd, width, d.experts)),
-            ("ffn_down_exps.weight", (width, d.embd, d.experts)),
-        ]
-
-    return shapes
-
-
-def sparse(yes: Piece, no: Piece) -> Piece:
-    """One piece in mixture-of-experts blocks, another in dense ones."""
-    return lambda d, b: yes(d, b) if b.sparse else no(d, b)
+    return when("nextn", shapes)
