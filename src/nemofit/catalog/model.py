@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
+from typing import Any
 
 Scalar = bool | int | float | str
 Value = Scalar | tuple[Scalar, ...]
@@ -58,6 +59,11 @@ class ModelSpec:
     file_type: str | None = None
     file_bytes: int | None = None
     notes: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def memo(self) -> dict[Any, Any]:
+        """Room for results that functions of this spec want to keep as long as it lives."""
+        return {}
 
     @cached_property
     def parameters(self) -> int:

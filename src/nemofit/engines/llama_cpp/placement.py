@@ -1,4 +1,4 @@
-"""Which tensor lies on which device.
+"""Which block and which tensor lies on which device, and how many bytes that makes.
 
 Source: llama-model.cpp (load_tensors), llama-model-loader.cpp (create_tensor), llama.cpp 0c1e570.
 """
@@ -10,34 +10,23 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 
+from nemofit.catalog.ggml import tensor_bytes
 from nemofit.catalog.model import ModelSpec
 from nemofit.errors import UsageError
 
 from .config import RunConfig
+from .graph.backends import BACKENDS, row_padding
+from .layers import BLOCK, block_tensors, loaded_blocks
 
 HOST = -1
 _EXPERTS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"  # common/arg.cpp: -cmoe, -ncmoe
-_BLOCK = re.compile(r"blk\.(\d+)\.")
+_EXPERT_TENSOR = re.compile(_EXPERTS)
+_HOST_ALIGNMENT = 32  # ggml-impl.h: TENSOR_ALIGNMENT
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where everything lies: -1 is the host, 0 and up the GPUs in device order.
-
-    Attributes:
-        units: Device of each block, and of the output layer as the last entry.
-        device_of: Device of each tensor of the model, in order; None: not loaded.
-        output_copy: Index of the embedding when it also serves as the output matrix.
-        overridden: Some tensor was moved by a pattern (switches pipeline copies off).
-    """
-
-    units: tuple[int, ...]
-    device_of: tuple[int | None, ...]
-    output_copy: int | None
-    overridden: bool
-
-
+@lru_cache(maxsize=65536)
 def f32(x: float) -> float:
     """Round to single precision, in which llama.cpp computes the split."""
     return float(struct.unpack("f", struct.pack("f", x))[0])
@@ -49,8 +38,9 @@ def gpu_layers(model: ModelSpec, config: RunConfig) -> int:
     return everything if config.gpu_layers is None else config.gpu_layers
 
 
-def place_units(blocks: int, ngl: int, split: Sequence[float]) -> tuple[int, ...]:
-    """The device of each block and of the output layer.
+@lru_cache(maxsize=4096)
+def place_units(blocks: int, ngl: int, split: tuple[float, ...]) -> tuple[int, ...]:
+    """The device of each block and, as the last entry, of the output layer.
 
     Args:
         blocks: All blocks of the file, next-token ones included.
@@ -61,11 +51,11 @@ def place_units(blocks: int, ngl: int, split: Sequence[float]) -> tuple[int, ...
         return (HOST,) * (blocks + 1)
     start = max(blocks + 1 - ngl, 0)
     active = min(ngl, blocks + 1)
-    total, bounds = 0.0, []
+    total, sums = 0.0, []
     for x in split:
         total = f32(total + f32(x))
-        bounds.append(total)
-    bounds = [f32(b / total) for b in bounds]
+        sums.append(total)
+    bounds = [f32(b / total) for b in sums]
     units = []
     for il in range(blocks + 1):
         if il < start or il - start >= active:
@@ -76,12 +66,19 @@ def place_units(blocks: int, ngl: int, split: Sequence[float]) -> tuple[int, ...
     return tuple(units)
 
 
-def overrides(config: RunConfig) -> tuple[tuple[str, str], ...]:
-    """Every ``-ot`` pattern with its target, those of ``-ncmoe`` behind them."""
-    experts = tuple(
-        (rf"blk\.{i}{_EXPERTS}", "CPU") for i in range(config.cpu_moe_layers)
-    )
-    return config.override_tensors + experts
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where everything lies: -1 is the host, 0 and up the GPUs in device order.
+
+    Attributes:
+        units: Device of each block, and of the output layer as the last entry.
+        device_of: Device of each tensor of the model, in order; None: not loaded.
+        output_copy: Index of the embedding when it also serves as the output matrix.
+    """
+
+    units: tuple[int, ...]
+    device_of: tuple[int | None, ...]
+    output_copy: int | None
 
 
 def place(model: ModelSpec, config: RunConfig, split: Sequence[float]) -> Placement:
@@ -90,14 +87,39 @@ def place(model: ModelSpec, config: RunConfig, split: Sequence[float]) -> Placem
     Raises:
         UsageError: An override names a buffer that is not there, or its pattern is broken.
     """
-    units = place_units(model.integer("block_count"), gpu_layers(model, config), split)
-    rules = _compiled(overrides(config), len(split))
-    return _place(model, units, rules)
+    units = place_units(model.integer("block_count"), gpu_layers(model, config), tuple(split))
+    rules = tuple((p, _device(t, len(split))) for p, t in checked(config.override_tensors))
+    device_of: list[int | None] = []
+    embedding, has_output = None, False
+    for i, t in enumerate(model.tensors):
+        m = BLOCK.match(t.name)
+        device: int | None = HOST
+        if m is not None:
+            il = int(m.group(1))
+            device = units[il] if il < loaded_blocks(model) else None
+            if il < config.cpu_moe_layers and device is not None and _EXPERT_TENSOR.search(t.name):
+                device = HOST
+        elif is_output(t.name):
+            device = units[-1]
+            has_output = has_output or t.name == "output.weight"
+        elif t.name.startswith("rope_"):
+            device = units[0]
+        elif t.name == "token_embd.weight":
+            embedding = i
+        if device is not None:
+            device = next((d for p, d in rules if _hits(p, t.name)), device)
+        device_of.append(device)
+    return Placement(units, tuple(device_of), None if has_output else embedding)
 
 
-def _compiled(rules: tuple[tuple[str, str], ...], n_gpus: int) -> tuple[tuple[str, int], ...]:
-    out = []
-    for pattern, target in rules:
+def is_output(name: str) -> bool:
+    """Whether a tensor outside the blocks belongs to the output layer."""
+    return name.startswith(("output", "cls"))
+
+
+def checked(rules: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """``-ot`` rules whose patterns are known to be regular expressions."""
+    for pattern, _ in rules:
         try:
             re.compile(pattern)
         except re.error as e:
@@ -105,8 +127,7 @@ def _compiled(rules: tuple[tuple[str, str], ...], n_gpus: int) -> tuple[tuple[st
                 f"tensor override {pattern!r} is not a regular expression: {e}",
                 r"write for example blk\.(1|2)\.ffn_.*=CPU",
             ) from None
-        out.append((pattern, _device(target, n_gpus)))
-    return tuple(out)
+    return rules
 
 
 def _device(target: str, n_gpus: int) -> int:
@@ -122,40 +143,93 @@ def _device(target: str, n_gpus: int) -> int:
 
 
 @lru_cache(maxsize=4096)
-def _pattern_hits(pattern: str, name: str) -> bool:
+def _hits(pattern: str, name: str) -> bool:
     return re.search(pattern, name) is not None
 
 
-def _place(
-    model: ModelSpec, units: tuple[int, ...], rules: tuple[tuple[str, int], ...]
-) -> Placement:
-    output = units[-1]
-    loaded = model.integer("block_count") - model.integer("nextn_predict_layers")
-    device_of: list[int | None] = []
-    embedding, has_output = None, False
+@dataclass(frozen=True, slots=True)
+class WeightSizes:
+    """Bytes of a model's weights by block, as prefix sums, with a backend's alignment and padding.
+
+    ``gpu[i]`` are blocks 0 to i-1 on a GPU, ``host[i]`` on the host; ``experts_*`` the experts
+    among them. ``output_*`` is the output layer there, ``input_host`` what always stays on the
+    host, ``rope_*`` what every device with blocks holds once.
+    """
+
+    gpu: tuple[int, ...]
+    host: tuple[int, ...]
+    experts_gpu: tuple[int, ...]
+    experts_host: tuple[int, ...]
+    output_gpu: int
+    output_host: int
+    input_host: int
+    rope_gpu: int
+    rope_host: int
+
+
+def weight_sizes(model: ModelSpec, types: Sequence[str], key: object, backend: str) -> WeightSizes:
+    """Prefix sums of a model's weights, kept with the model under ``key`` and the backend."""
+    rules = BACKENDS[backend]
+    memo_key = ("weights", key, rules.alignment, rules.pads_rows)
+    found: WeightSizes | None = model.memo.get(memo_key)
+    if found is None:
+        found = model.memo[memo_key] = _weight_sizes(model, types, backend)
+    return found
+
+
+def tensor_sizes(model: ModelSpec, types: Sequence[str], backend: str) -> tuple[list[int], list[int]]:
+    """Bytes of each tensor in a GPU's buffer and in host memory."""
+    rules = BACKENDS[backend]
+    gpu, host = [], []
+    for t, type_ in zip(model.tensors, types, strict=True):
+        size = tensor_bytes(type_, t.shape)
+        padding = row_padding(type_, t.shape[0]) if rules.pads_rows else 0
+        gpu.append(_aligned(size + padding, rules.alignment))
+        host.append(_aligned(size, _HOST_ALIGNMENT))
+    return gpu, host
+
+
+def _weight_sizes(model: ModelSpec, types: Sequence[str], backend: str) -> WeightSizes:
+    gpu, host = tensor_sizes(model, types, backend)
+    sums: list[list[int]] = [[], [], [], []]
+    for il, indices in enumerate(block_tensors(model)):
+        used = indices if il < loaded_blocks(model) else ()
+        experts = [i for i in used if _EXPERT_TENSOR.search(model.tensors[i].name)]
+        sums[0].append(sum(gpu[i] for i in used))
+        sums[1].append(sum(host[i] for i in used))
+        sums[2].append(sum(gpu[i] for i in experts))
+        sums[3].append(sum(host[i] for i in experts))
+    output_gpu = output_host = input_host = rope_gpu = rope_host = 0
+    copy = 0
     for i, t in enumerate(model.tensors):
-        m = _BLOCK.match(t.name)
-        if m is not None:
-            il = int(m.group(1))
-            device: int | None = units[il] if il < loaded else None
-        elif t.name.startswith("output") or t.name.startswith("cls"):
-            device = output
-            has_output = has_output or t.name == "output.weight"
+        if BLOCK.match(t.name):
+            continue
+        if is_output(t.name):
+            output_gpu += gpu[i]
+            output_host += host[i]
+            if t.name == "output.weight":
+                copy = -1
         elif t.name.startswith("rope_"):
-            device = units[0]
+            rope_gpu += gpu[i]
+            rope_host += host[i]
         else:
-            device = HOST
-            if t.name == "token_embd.weight":
-                embedding = i
-        if device is not None:
-            for pattern, target in rules:
-                if _pattern_hits(pattern, t.name):
-                    device = target
-                    break
-        device_of.append(device)
-    return Placement(
-        units=units,
-        device_of=tuple(device_of),
-        output_copy=None if has_output else embedding,
-        overridden=bool(rules),
+            input_host += host[i]
+            if t.name == "token_embd.weight" and copy == 0:
+                copy = gpu[i]
+    prefix = [tuple(accumulate(s, initial=0)) for s in sums]
+    return WeightSizes(
+        *prefix,
+        output_gpu=output_gpu + (0 if _has_output(model) else max(copy, 0)),
+        output_host=output_host,
+        input_host=input_host,
+        rope_gpu=rope_gpu,
+        rope_host=rope_host,
     )
+
+
+def _has_output(model: ModelSpec) -> bool:
+    return any(t.name == "output.weight" for t in model.tensors)
+
+
+def _aligned(n: int, to: int) -> int:
+    return -(-n // to) * to

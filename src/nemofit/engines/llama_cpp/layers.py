@@ -1,0 +1,91 @@
+"""Blocks that are alike: what tells one block's graph from another's, and how few stand for all.
+
+The peak of a graph is reached inside a few neighbouring blocks and repeats with them, so a long
+run of equal blocks (or of equal groups of blocks) is replayed as a short one. The tests compare
+short and whole graphs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Sequence
+
+from nemofit.catalog.model import ModelSpec
+
+from .kv_cache import window_layers
+
+BLOCK = re.compile(r"blk\.(\d+)\.(.*)")
+_KEEP_SINGLE = 4  # blocks kept of a run of equal ones
+_KEEP_GROUPS = 3  # groups kept of a run of equal groups
+_LONGEST_GROUP = 16
+_SHORT_ENOUGH = 12
+_PER_LAYER = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
+
+
+def loaded_blocks(model: ModelSpec) -> int:
+    """Blocks that take part in the graph: next-token ones are left out."""
+    return model.integer("block_count") - model.integer("nextn_predict_layers")
+
+
+def block_tensors(model: ModelSpec) -> tuple[tuple[int, ...], ...]:
+    """Indices into ``model.tensors`` of each block's tensors."""
+    found: tuple[tuple[int, ...], ...] | None = model.memo.get("block_tensors")
+    if found is None:
+        blocks: list[list[int]] = [[] for _ in range(model.integer("block_count"))]
+        for i, t in enumerate(model.tensors):
+            m = BLOCK.match(t.name)
+            if m is not None and int(m.group(1)) < len(blocks):
+                blocks[int(m.group(1))].append(i)
+        found = model.memo["block_tensors"] = tuple(tuple(b) for b in blocks)
+    return found
+
+
+def kinds(model: ModelSpec) -> tuple[int, ...]:
+    """A small number per loaded block; equal ones have equal tensors and equal attention."""
+    found: tuple[int, ...] | None = model.memo.get("kinds")
+    if found is None:
+        ids: dict[Hashable, int] = {}
+        windows = window_layers(model)
+        per_layer = [
+            model.per_layer(k) for k in _PER_LAYER if isinstance(model.metadata.get(k), tuple)
+        ]
+        out = []
+        for il, indices in enumerate(block_tensors(model)[: loaded_blocks(model)]):
+            skip = len(f"blk.{il}.")
+            tensors = tuple(
+                (model.tensors[i].name[skip:], model.tensors[i].shape) for i in indices
+            )
+            kind = (tensors, windows[il], tuple(v[il] for v in per_layer if il < len(v)))
+            out.append(ids.setdefault(kind, len(ids)))
+        found = model.memo["kinds"] = tuple(out)
+    return found
+
+
+def shorten(signature: Sequence[Hashable]) -> tuple[int, ...]:
+    """Indices of the blocks that stand for all of them, in order."""
+    kept = list(range(len(signature)))
+    for period in range(1, _LONGEST_GROUP + 1):
+        keep = _KEEP_SINGLE if period == 1 else _KEEP_GROUPS
+        kept = _drop_repeats([signature[i] for i in kept], kept, period, keep)
+        if len(kept) <= _SHORT_ENOUGH:
+            break
+    return tuple(kept)
+
+
+def _drop_repeats(sig: list[Hashable], kept: list[int], period: int, keep: int) -> list[int]:
+    out: list[int] = []
+    i, n = 0, len(sig)
+    while i < n:
+        end = i + period
+        while end < n and sig[end] == sig[end - period]:
+            end += 1
+        groups = (end - i) // period
+        if groups > keep:
+            tail = end - i - (groups - 1) * period
+            out += kept[i : i + (keep - 1) * period]
+            out += kept[end - tail : end]
+            i = end
+        else:
+            out.append(kept[i])
+            i += 1
+    return out
