@@ -77,6 +77,13 @@ class ModelSpec:
             return max((int(x) for x in v), default=default)
         return int(v)
 
+    def number(self, key: str, default: float = 0.0) -> float:
+        """A metadata value as float; of a per-layer list the first."""
+        v = self.metadata.get(key, default)
+        if isinstance(v, tuple):
+            v = v[0] if v else default
+        return float(v)
+
     def per_layer(self, key: str, default: int = 0) -> tuple[int, ...]:
         """A metadata value for each of ``block_count`` layers; a scalar holds for all."""
         n = self.integer("block_count")

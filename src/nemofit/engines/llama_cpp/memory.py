@@ -11,8 +11,10 @@ from nemofit.catalog.model import ModelSpec
 from nemofit.engines.base import DeviceMemory, Memory
 from nemofit.errors import UsageError
 
+from .bound import bound_bytes
 from .compute import compute_bytes, copies
 from .config import RunConfig
+from .graph.models import is_modelled
 from .kv_cache import layer_bytes
 from .overhead import overhead_bytes
 from .placement import (
@@ -60,15 +62,25 @@ class Estimator:
             sizes = weight_sizes(self.model, self.types, self.key, config.backend)
             gpu_weights, host_weights = _weights(sizes, units, config.cpu_moe_layers, n_gpus)
         gpu_kv, host_kv = _cache(self.model, config, units, n_gpus)
-        gpu_compute, host_compute = compute_bytes(
-            self.model,
-            self.types,
-            self.key,
-            config,
-            units,
-            lambda: place(self.model, config, split),
-            n_gpus,
-        )
+        basis = "computed"
+        notes: tuple[str, ...] = ()
+        if is_modelled(self.model):
+            gpu_compute, host_compute = compute_bytes(
+                self.model,
+                self.types,
+                self.key,
+                config,
+                units,
+                lambda: place(self.model, config, split),
+                n_gpus,
+            )
+        else:
+            gpu_compute, host_compute = bound_bytes(self.model, config, units, n_gpus)
+            basis = "assumed"
+            notes = (
+                f"the graph of architecture {self.model.architecture!r} is not modelled:"
+                " compute buffers are an upper bound",
+            )
         gpus = tuple(
             DeviceMemory(
                 weights_bytes=gpu_weights[d],
@@ -76,7 +88,9 @@ class Estimator:
                 compute_bytes=gpu_compute[d],
                 overhead_bytes=overhead_bytes(
                     self.model, config, generations[d] if generations else None
-                ),
+                )
+                if gpu_weights[d] or gpu_compute[d]
+                else 0,
             )
             for d in range(n_gpus)
         )
@@ -85,7 +99,13 @@ class Estimator:
             kv_bytes=host_kv,
             compute_bytes=host_compute + output_bytes(self.model, config),
         )
-        return Memory(gpus=gpus, host=host, copies=copies(self.model, config, n_gpus))
+        return Memory(
+            gpus=gpus,
+            host=host,
+            copies=copies(self.model, config, n_gpus),
+            basis=basis,
+            notes=notes,
+        )
 
     def _weights_one_by_one(
         self, config: RunConfig, split: Sequence[float]

@@ -216,9 +216,12 @@ def _weight_sizes(model: ModelSpec, types: Sequence[str], backend: str) -> Weigh
             input_host += host[i]
             if t.name == "token_embd.weight" and copy == 0:
                 copy = gpu[i]
-    prefix = [tuple(accumulate(s, initial=0)) for s in sums]
+    on_gpu, on_host, experts_gpu, experts_host = (tuple(accumulate(s, initial=0)) for s in sums)
     return WeightSizes(
-        *prefix,
+        gpu=on_gpu,
+        host=on_host,
+        experts_gpu=experts_gpu,
+        experts_host=experts_host,
         output_gpu=output_gpu + (0 if _has_output(model) else max(copy, 0)),
         output_host=output_host,
         input_host=input_host,

@@ -89,7 +89,7 @@ def feed_forward(ctx: Context, row: Architecture, il: int, residual: T) -> T:
         activation=row.activation,
         gating=row.gating,
         normalize=row.normalize_experts,
-        scaled=float(m.metadata.get("expert_weights_scale", 0.0) or 0.0) not in (0.0, 1.0),
+        scaled=m.number("expert_weights_scale") not in (0.0, 1.0),
     )
 
 

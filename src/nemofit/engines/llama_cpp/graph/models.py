@@ -13,6 +13,11 @@ from .context import Context
 BUILDERS: dict[str, Callable[[Context, Architecture], None]] = {"decoder": decoder.build}
 
 
+def is_modelled(model: ModelSpec) -> bool:
+    """Whether somebody has drawn this architecture's graph."""
+    return model.architecture in ROWS
+
+
 def builder_of(model: ModelSpec) -> Callable[[Context], None]:
     """The function that draws this model's graph.
 
