@@ -122,7 +122,8 @@ def _card_reader(
             handle = ask("card", "nvmlDeviceGetHandleByIndex", index)
             if handle is None:
                 return [_failed(index, "; ".join(ask.unknown))]
-            card = _identity(ask, handle, card)
+            for step in (_named, _addressed, _capable):
+                card = step(ask, handle, card)
             if _mig_enabled(ask, handle):
                 return _slices(ask, handle, card, host)
             return [_whole_card(ask, handle, card, site, host)]
@@ -138,26 +139,28 @@ def _failed(index: int, why: str) -> Candidate:
     return Candidate(gpu=gpu, card=index)
 
 
-def _identity(ask: Asker, handle: object, card: Gpu) -> Gpu:
-    """Name and addresses first: they are worth having even when the rest fails."""
-    card = replace(card, name=ask.text("name", "nvmlDeviceGetName", handle) or card.name)
-    card = replace(card, uuid=ask.text("UUID", "nvmlDeviceGetUUID", handle))
+def _named(ask: Asker, handle: object, card: Gpu) -> Gpu:
+    """Name and addresses come first: they are worth having even when the rest fails."""
+    name = ask.text("name", "nvmlDeviceGetName", handle) or card.name
+    return replace(card, name=name, uuid=ask.text("UUID", "nvmlDeviceGetUUID", handle))
+
+
+def _addressed(ask: Asker, handle: object, card: Gpu) -> Gpu:
     pci = ask("PCI address", "nvmlDeviceGetPciInfo", handle)
-    if pci is not None:
-        bus = pci.busId.decode() if isinstance(pci.busId, bytes) else str(pci.busId)
-        device = int(pci.pciDeviceId)
-        card = replace(
-            card,
-            pci_bus_id=bus_id(bus),
-            pci_id=f"{device & 0xFFFF:04x}:{device >> 16:04x}" if device else None,
-        )
+    if pci is None:
+        return card
+    bus = pci.busId.decode() if isinstance(pci.busId, bytes) else str(pci.busId)
+    device = int(pci.pciDeviceId)
+    pci_id = f"{device & 0xFFFF:04x}:{device >> 16:04x}" if device else None
+    return replace(card, pci_bus_id=bus_id(bus), pci_id=pci_id)
+
+
+def _capable(ask: Asker, handle: object, card: Gpu) -> Gpu:
     capability = ask("compute capability", "nvmlDeviceGetCudaComputeCapability", handle)
-    if capability:
-        text = f"{capability[0]}.{capability[1]}"
-        card = replace(
-            card, compute_capability=text, architecture=_by_capability(ARCHITECTURES, text)
-        )
-    return card
+    if not capability:
+        return card
+    text = f"{capability[0]}.{capability[1]}"
+    return replace(card, compute_capability=text, architecture=_by_capability(ARCHITECTURES, text))
 
 
 def bus_id(text: str) -> str:
@@ -214,7 +217,9 @@ def _memory(ask: Asker, handle: object, card: Gpu, host: Host) -> Gpu:
     if info is not None and info.total:
         total, free = int(info.total), int(info.free)
         if reserved is None:
-            ask.unknown.setdefault("the driver is too old to tell", []).append("reserved memory")
+            ask.unknown.setdefault(nvml.reason(nvml.FUNCTION_NOT_FOUND), []).append(
+                "reserved memory"
+            )
         usable = total - (reserved or 0)
         if usable <= 0 or free > total:
             return replace(card, error=f"nonsensical memory: {total} in total, {free} free")
@@ -279,7 +284,7 @@ def _holders(ask: Asker, handle: object, card: Gpu, site: Site) -> tuple[Holder,
     for kind in ("Compute", "Graphics", "MPSCompute"):
         name = f"nvmlDeviceGet{kind}RunningProcesses"
         listed = ask("", name, handle)
-        if listed is None and ask.code == 13:
+        if listed is None and ask.code == nvml.FUNCTION_NOT_FOUND:
             listed = ask("", f"{name}_v2", handle)
         known = known or listed is not None
         for p in listed or ():

@@ -14,7 +14,7 @@ from .site import Site
 LIBRARY = "libnvidia-ml.so.1"
 _WSL_LIBRARY = "/usr/lib/wsl/lib/libnvidia-ml.so.1"
 
-NOT_SUPPORTED = 3
+NOT_SUPPORTED, FUNCTION_NOT_FOUND = 3, 13
 DRIVER_NOT_LOADED, LIBRARY_NOT_FOUND = 9, 12
 _LOST = {15, 16}
 
@@ -131,8 +131,8 @@ class Asker:
         except self.nvml.NVMLError as e:
             self.code = int(e.value)
             why = reason(self.code)
-        except (AttributeError, TypeError, UnicodeError) as e:
-            self.code = 13
+        except Exception as e:  # a missing symbol has several exceptions of the binding's own
+            self.code = FUNCTION_NOT_FOUND
             why = f"the binding cannot read it ({type(e).__name__})"
         if self.code in _LOST:
             raise CardError(why)
