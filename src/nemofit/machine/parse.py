@@ -43,7 +43,8 @@ _UNITS: Final = {"k": KIB, "m": MIB, "g": GIB, "t": TIB}
 _NUMBER = r"\d{1,9}(?:\.\d{1,6})?"
 _SIZE = rf"(?P<size>{_NUMBER})\s*(?P<unit>[kmgt])(?P<binary>i?)b?"
 _CARD_SIZE = rf"(?P<size>{_NUMBER})\s*(?P<unit>[mg])(?P<binary>i?)b"
-_COUNT = r"(?:(?P<count>\d{1,9})\s*[x×*]\s*)?"
+_TIMES = r"(?:(?P<count>\d{1,9})\s*[x×*]\s*)"
+_COUNT = _TIMES + "?"
 _RATE = rf"(?P<rate>{_NUMBER})\s*gi?b\s*(?:/\s*s|ps)"
 _AT = rf"(?:\s*@\s*{_RATE})?"
 _DDR = r"(?P<ddr>(?:lp)?ddr\d\w?)(?:[- ](?P<speed>\d{3,5}))?(?:\s*(?:mt/s|mhz))?"
@@ -105,7 +106,7 @@ def _rate(match: re.Match[str], piece: str) -> float | None:
 
 
 def _count(match: re.Match[str], piece: str) -> int:
-    count = int(match["count"] or 1)
+    count = int(match.groupdict().get("count") or 1)
     if not 0 < count <= MOST_GPUS:
         raise UsageError(f"{piece!r}: a machine has 1 to {MOST_GPUS} of them", EXAMPLE)
     return count
@@ -308,7 +309,8 @@ _RULES: Final = (
     _rule(rf"{_COUNT}{_SIZE}\s*(?:gpus?|vram|card){_AT}", _bare_gpu),
     _rule(rf"{_COUNT}(?:gpus?|vram)\s*{_SIZE}{_AT}", _bare_gpu),
     _rule(_SIZE, _bare_size),
-    _rule(rf"(?P<name>.+?)\s*[x×*]\s*(?P<count>\d{{1,9}}){_AT}", _named_gpu),
-    _rule(rf"{_COUNT}(?P<name>.+?){_AT}", _named_gpu),
+    _rule(rf"{_TIMES}(?P<name>.+?){_AT}", _named_gpu),
+    _rule(rf"(?P<name>.+?)(?:\s+x|\s*[×*])\s*(?P<count>\d{{1,9}}){_AT}", _named_gpu),
+    _rule(rf"(?P<name>.+?){_AT}", _named_gpu),
 )
 """From the top: the first pattern that fits the whole piece decides; the last fits every piece."""
