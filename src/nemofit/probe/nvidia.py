@@ -11,6 +11,7 @@ from typing import Any
 
 from ..machine.records import Gpu, Holder, Host
 from . import nvml
+from .figures import cores_per_sm, physical, share
 from .nvml import Asker, CardError, DriverError
 from .site import Site, Waiting
 from .visible import Candidate, cuda_view, with_note
@@ -26,7 +27,6 @@ ARCHITECTURES = {
     "5": "Maxwell", "6": "Pascal", "7.0": "Volta", "7.2": "Volta", "7.5": "Turing", "8": "Ampere",
     "8.9": "Ada Lovelace", "9": "Hopper", "10": "Blackwell", "11": "Blackwell", "12": "Blackwell",
 }  # fmt: skip
-_CORES_PER_SM = {"7": 64, "8.0": 64, "9": 128, "10": 128, "12": 128}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +220,7 @@ def _memory(ask: Asker, handle: object, card: Gpu, host: Host) -> Gpu:
             ask.unknown.setdefault(nvml.reason(nvml.FUNCTION_NOT_FOUND), []).append(
                 "reserved memory"
             )
-        usable = total - (reserved or 0)
+        usable = _usable(total, reserved)
         if usable <= 0 or free > total:
             return replace(card, error=f"nonsensical memory: {total} in total, {free} free")
         return replace(
@@ -238,6 +238,15 @@ def _memory(ask: Asker, handle: object, card: Gpu, host: Host) -> Gpu:
         total_bytes=host.ram_total_bytes,
         free_bytes=host.ram_available_bytes,
     )
+
+
+def _usable(total: int, reserved: int | None) -> int:
+    """What an engine can have of the total; a driver too old to tell is met with the worst case."""
+    if reserved is not None:
+        return total - reserved
+    from ..catalog.cards import total_of_nvml
+
+    return total_of_nvml(total)
 
 
 def _link(ask: Asker, handle: object, card: Gpu) -> Gpu:
@@ -358,9 +367,9 @@ def _slice(ask: Asker, child: object, card: Gpu, memory: int | None, host: Host)
     gpu = _memory(ask, child, gpu, host)
     gpu = replace(
         gpu,
-        bandwidth_gb_s=_share(card.bandwidth_gb_s, _physical(gpu), memory),
-        fp16_tflops=_share(card.fp16_tflops, gpu.cores, card.cores),
-        fp32_tflops=_share(card.fp32_tflops, gpu.cores, card.cores),
+        bandwidth_gb_s=share(card.bandwidth_gb_s, physical(gpu), memory),
+        fp16_tflops=share(card.fp16_tflops, gpu.cores, card.cores),
+        fp32_tflops=share(card.fp32_tflops, gpu.cores, card.cores),
         notes=(*gpu.notes, *ask.notes()),
     )
     ids = [ask("", f"nvmlDeviceGet{kind}InstanceId", child) for kind in ("Gpu", "Compute")]
@@ -371,17 +380,7 @@ def _slice(ask: Asker, child: object, card: Gpu, memory: int | None, host: Host)
     )
 
 
-def _physical(gpu: Gpu) -> int | None:
-    return gpu.total_bytes + (gpu.reserved_bytes or 0) if gpu.total_bytes is not None else None
-
-
-def _share(figure: float | None, part: int | None, whole: int | None) -> float | None:
-    """A slice's part of a card's figure: MIG divides memory paths and processors, not time."""
-    return round(figure * part / whole, 1) if figure and part and whole else None
-
-
 def _slice_cores(card: Gpu, attributes: Any | None) -> int | None:
-    per_sm = _by_capability(_CORES_PER_SM, card.compute_capability or "")
-    if attributes is None or per_sm is None:
+    if attributes is None or card.compute_capability is None:
         return None
-    return int(attributes.multiprocessorCount) * int(per_sm) or None
+    return int(attributes.multiprocessorCount) * cores_per_sm(card.compute_capability) or None

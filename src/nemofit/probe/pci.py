@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from .site import Site, whole
@@ -48,7 +49,9 @@ def pci_name(site: Site, pci_id: str) -> str | None:
         end = _next_vendor(text, start + 1)
         at = text.find(f"\n\t{device} ", start, end) if start >= 0 else -1
         if at >= 0:
-            return text[at:].split("\n", 2)[1].strip().partition(" ")[2].strip()
+            entry = text[at:].split("\n", 2)[1].strip().partition(" ")[2].strip()
+            product = re.search(r"\[(.+)\]", entry)
+            return product[1] if product else entry
     return None
 
 

@@ -23,4 +23,5 @@ for line in sys.stdin:
             deadline_s=case["deadline_s"],
         )
     )
-    print(json.dumps(dataclasses.asdict(machine)), flush=True)
+    sys.stdout.write(json.dumps(dataclasses.asdict(machine)) + "\n")
+    sys.stdout.flush()
