@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from nemofit.catalog.model import ModelSpec
 from nemofit.errors import NemofitError, UnknownNameError
@@ -39,7 +38,7 @@ def load_model(ref: str | os.PathLike[str]) -> ModelSpec:
     try:
         return find_model(name).spec()
     except UnknownNameError:
-        if "\0" not in name and Path(name).is_file():
+        if os.path.isfile(name):
             from .gguf.reader import read_gguf
 
             return read_gguf(name)

@@ -41,19 +41,21 @@ def read_gguf(path: str | os.PathLike[str]) -> ModelSpec:
     count = first.values.get("split.count", 1)
     if isinstance(count, int) and count > 1 and len(shards) != count:
         raise DataError(
-            f"{shards[0].name} is one of {count} files of a split model",
+            f"{_shown(shards[0])} is one of {count} files of a split model",
             f"give the files their own names again: NAME-00001-of-{count:05d}.gguf and so on",
         )
     if "split.no" in first.values and first.values["split.no"] != 0:
         raise DataError(
-            f"{shards[0].name} holds part {first.values['split.no']}, not the first",
+            f"{_shown(shards[0])} holds part {first.values['split.no']}, not the first",
             "give the files their own names again",
         )
     for shard, header in zip(shards, headers, strict=True):
         _check_data(shard, header)
     infos = [t for header in headers for t in header.tensors]
     if len({t.name for t in infos}) != len(infos):
-        raise DataError(f"the files beside {shards[0].name} hold a tensor twice", "remove strays")
+        raise DataError(
+            f"the files beside {_shown(shards[0])} hold a tensor twice", "remove strays"
+        )
     return _model(shards, headers, infos)
 
 
@@ -64,17 +66,19 @@ def _shards(path: Path) -> list[Path]:
     if found is None or count < 2:
         return [path]
     if count > _MAX_SHARDS:
-        raise DataError(f"{path.name} claims to be one of {count} files", "check the file's name")
+        raise DataError(
+            f"{_shown(path)} claims to be one of {count} files", "check the file's name"
+        )
     shards = [
         path.with_name(f"{found.group(1)}-{i:05d}-of-{count:05d}{path.suffix}")
         for i in range(1, count + 1)
     ]
-    missing = [p.name for p in shards if not p.exists()]
+    missing = [_shown(p) for p in shards if not p.exists()]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise DataError(
             f"{len(missing)} of {count} files are missing: {', '.join(missing[:3])}{more}",
-            f"download them into {path.parent}",
+            f"download them into {str(path.parent)!r}",
         )
     return shards
 
@@ -84,14 +88,19 @@ def _open(path: Path) -> Header:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
             what = "a directory" if stat.S_ISDIR(mode) else "a device or a pipe"
-            raise DataError(f"{path} is {what}", "name a .gguf file")
+            raise DataError(f"{str(path)!r} is {what}", "name a .gguf file")
         with open(path, "rb") as file:
-            return read_header(file, path.name)
+            return read_header(file, _shown(path))
     except (OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"cannot read {str(path)!r:.200}: {reason}", "check the path") from error
+
+
+def _shown(path: Path) -> str:
+    """The file's name as a message may hold it: on one line."""
+    return path.name if path.name.isprintable() else ascii(path.name)
 
 
 def _check_data(path: Path, header: Header) -> None:
@@ -103,14 +112,15 @@ def _check_data(path: Path, header: Header) -> None:
         size = tensor_bytes(name, t.shape) if name else 0
         end = max(end, header.data_offset + t.offset + size)
     if header.tensors and end > header.file_bytes:
+        has = header.file_bytes
         raise DataError(
-            f"{path.name} is incomplete: its tensors need {end} bytes, it has {header.file_bytes}",
+            f"{_shown(path)} is incomplete: its tensors end at byte {end}, it has {has}",
             "finish the download, or download it again",
         )
 
 
 def _model(shards: Sequence[Path], headers: Sequence[Header], infos: list[TensorInfo]) -> ModelSpec:
-    first, name = headers[0], shards[0].name
+    first, name = headers[0], _shown(shards[0])
     architecture = _architecture(first, name)
     metadata = _metadata(first, architecture, name)
     metadata["vocab_size"] = _vocab_size(first, metadata, infos)
@@ -123,9 +133,10 @@ def _model(shards: Sequence[Path], headers: Sequence[Header], infos: list[Tensor
             f"{len(unknown)} tensors have a type that is not known, the first {unknown[0].name} "
             f"({unknown[0].type}): their size is not known"
         )
-    shard = _SHARD.fullmatch(name)
+    own_name = shards[0].name
+    shard = _SHARD.fullmatch(own_name)
     return ModelSpec(
-        id=shard.group(1) if shard else re.sub(r"\.gguf$", "", name, flags=re.IGNORECASE),
+        id=shard.group(1) if shard else re.sub(r"\.gguf$", "", own_name, flags=re.IGNORECASE),
         architecture=architecture,
         metadata=metadata,
         tensors=tensors,
