@@ -18,41 +18,150 @@ class Architecture:
         norm: "rms" or "layer".
         activation: Of the dense feed-forward: silu, gelu, relu, relu_sqr, swiglu (one fused
             projection split in two).
-        embedding_scale: The embedding is multiplied by a constant.
+        embedding_scale: The embedding is multiplied by a constant; None: where the metadata names
+            one.
+        qk_norm: Norms of q and k, where the tensors are there, come "before" the rotation,
+            "after" it, on the "flat" projection; "plain_after": norms without weights after the
+            rotation.
+        rope: Which layers rotate: "all", "none", or "window" (only those with a window, where
+            there are any).
+        no_rope_step: Every n-th layer does not rotate; 0: none of them.
+        temperature: The query is multiplied by a temperature input: "unrotated" in layers that do
+            not rotate, "metadata" where the metadata names a scale.
         query_scale: The query is multiplied by a constant after the rotation.
-        norm_after: Norms of q and k come after the rotation.
+        residual_scale: Block results are multiplied by a constant; None: where the metadata names
+            one.
+        parallel: Feed-forward beside the attention instead of behind it, by the order of the
+            sums: "ffn_residual_attention", "attention_ffn_residual", "ffn_attention_residual".
+        residual_first: The residual is the left side of the last sum.
+        post_norm_pinned: The norm behind the feed-forward belongs to its layer's device.
+        rows_at_end: Rows without logits are dropped after the last block instead of inside it.
+        keeps_hidden: The last block's result is an output of the graph.
         window_period: Every n-th layer is a full one, the others see a sliding window; 0: all
             layers do; None: there is no window whatever the metadata says.
         window_dense_first: The first of every period is the full one instead of the last.
-        window_key: The period is read from ``attention.sliding_window_pattern`` when given.
+        window_default: Width of the window where the metadata names none.
+        window_blocks: There is a window only in models of so many blocks; 0: in all.
         soft_cap: Attention scores pass through tanh.
-        logit_scale: Operations between the output product and the logits: "scale", "cap".
-        parallel: Attention and feed-forward read the same normed input.
-        gating: Of the experts' router.
-        normalize_experts, scale_experts: What happens to the router's weights; "key" reads it
-            from the metadata.
+        logits: Operations behind the output product: "", "scale", "cap"; a scale or cap that the
+            metadata sets to zero is left out.
+        gating: Of the experts' router, where the metadata names none: softmax, sigmoid,
+            softmax_weight.
+        normalize_experts: The router's weights are normalized; None: as the metadata says.
+        weight_first: The router's weights multiply the experts' input.
+        shared_gate: How the shared expert's gate is made, where it has one: "sigmoid", or
+            "silu_ratio" (silu of the scores divided by them).
     """
 
     graph: str = "decoder"
     norm: str = "rms"
     activation: str = "silu"
-    embedding_scale: bool = False
+    embedding_scale: bool | None = None
+    qk_norm: str = "before"
+    rope: str = "all"
+    no_rope_step: int = 0
+    temperature: str = ""
     query_scale: bool = False
+    residual_scale: bool | None = None
+    parallel: str = ""
+    residual_first: bool = False
+    post_norm_pinned: bool = False
+    rows_at_end: bool = False
+    keeps_hidden: bool = False
     window_period: int | None = None
     window_dense_first: bool = False
+    window_default: int = 0
+    window_blocks: int = 0
     soft_cap: bool = False
-    logit_scale: str = ""
+    logits: str = ""
     gating: str = "softmax"
-    normalize_experts: bool = False
+    normalize_experts: bool | None = None
+    weight_first: bool = False
+    shared_gate: str = "sigmoid"
 
+
+_PLAIN = Architecture()
+_MOE = Architecture(normalize_experts=True)
+_GEMMA = Architecture(embedding_scale=True, query_scale=True, activation="gelu")
+_ROUTED_BY_KEYS = Architecture(gating="sigmoid")
 
 ROWS: dict[str, Architecture] = {
-    "llama": Architecture(normalize_experts=True),
-    "qwen2": Architecture(),
-    "qwen2moe": Architecture(),
-    "qwen3": Architecture(),
-    "qwen3moe": Architecture(normalize_experts=True),
+    "llama": _MOE,
+    "deci": _PLAIN,
+    "mistral3": Architecture(temperature="metadata", normalize_experts=True),
+    "llama4": Architecture(
+        qk_norm="plain_after",
+        no_rope_step=4,
+        temperature="unrotated",
+        window_period=4,
+        window_default=8192,
+        gating="sigmoid",
+        normalize_experts=False,
+        weight_first=True,
+    ),
+    "qwen2": _PLAIN,
+    "qwen2moe": Architecture(normalize_experts=False, shared_gate="silu_ratio"),
+    "qwen3": _PLAIN,
+    "qwen3moe": _MOE,
+    "seed_oss": _PLAIN,
+    "internlm2": _PLAIN,
+    "exaone": _PLAIN,
+    "xverse": _PLAIN,
+    "smollm3": Architecture(no_rope_step=4),
+    "exaone4": Architecture(rope="window", window_period=4, window_default=4096, window_blocks=64),
+    "olmo2": Architecture(qk_norm="flat", window_period=4),
+    "olmoe": Architecture(qk_norm="flat", normalize_experts=False),
+    "phi3": Architecture(query_scale=True, activation="swiglu", residual_first=True),
+    "phimoe": Architecture(
+        query_scale=True, activation="silu", residual_first=True, normalize_experts=True
+    ),
+    "phi2": Architecture(
+        norm="layer", query_scale=True, activation="gelu", parallel="attention_ffn_residual"
+    ),
+    "falcon": Architecture(norm="layer", activation="gelu", parallel="ffn_attention_residual"),
+    "command-r": Architecture(norm="layer", parallel="ffn_residual_attention", logits="scale"),
+    "cohere2": Architecture(
+        norm="layer",
+        parallel="ffn_residual_attention",
+        logits="scale",
+        rope="window",
+        window_period=4,
+    ),
+    "gemma": _GEMMA,
+    "gemma2": Architecture(
+        embedding_scale=True,
+        query_scale=True,
+        activation="gelu",
+        window_period=2,
+        window_default=4096,
+        soft_cap=True,
+        logits="cap",
+    ),
     "gemma3": Architecture(
-        embedding_scale=True, query_scale=True, activation="gelu", window_period=6, logit_scale="cap"
+        embedding_scale=True, query_scale=True, activation="gelu", window_period=6, logits="cap"
+    ),
+    "starcoder2": Architecture(norm="layer", activation="gelu"),
+    "nemotron": Architecture(norm="layer", activation="relu_sqr"),
+    "stablelm": Architecture(norm="layer"),
+    "granite": Architecture(logits="scale", normalize_experts=True),
+    "granitemoe": Architecture(logits="scale", normalize_experts=True),
+    "minicpm": Architecture(
+        embedding_scale=True, residual_scale=True, logits="scale", normalize_experts=True
+    ),
+    "glm4": Architecture(activation="swiglu", post_norm_pinned=True),
+    "glm4moe": _ROUTED_BY_KEYS,
+    "dots1": _ROUTED_BY_KEYS,
+    "bailingmoe2": _ROUTED_BY_KEYS,
+    "minimax-m2": Architecture(qk_norm="flat", gating="sigmoid", normalize_experts=True),
+    "ernie4_5": _PLAIN,
+    "ernie4_5-moe": _MOE,
+    "hunyuan-dense": Architecture(qk_norm="after"),
+    "hunyuan-moe": Architecture(qk_norm="after", normalize_experts=True),
+    "gpt-oss": Architecture(
+        window_period=2,
+        gating="softmax_weight",
+        normalize_experts=False,
+        rows_at_end=True,
+        keeps_hidden=True,
     ),
 }

@@ -46,11 +46,21 @@ def cells(model: ModelSpec, config: RunConfig) -> Cells:
     total = pad(config.context)
     streams = 1 if config.kv_unified else config.parallel
     full = total if config.kv_unified else pad(total // config.parallel)
-    window = model.integer("attention.sliding_window")
+    window = window_width(model)
     if config.swa_full or not window:
         return Cells(full, full, streams)
     seen = window * (config.parallel if config.kv_unified else 1) + micro_batch(config)
     return Cells(full, pad(min(full, seen)), streams)
+
+
+def window_width(model: ModelSpec) -> int:
+    """Tokens that a window layer sees, 0 where the engine runs none of them with a window."""
+    row = row_of(model)
+    if row is None or row.window_period is None:
+        return 0
+    if row.window_blocks and model.integer("block_count") != row.window_blocks:
+        return 0
+    return model.integer("attention.sliding_window", row.window_default)
 
 
 def micro_batch(config: RunConfig) -> int:
@@ -61,10 +71,10 @@ def micro_batch(config: RunConfig) -> int:
 @lru_cache(maxsize=64)
 def _pattern(architecture: str, window: int, pattern: object, layers: int) -> tuple[bool, ...]:
     row = ROWS.get(architecture)
-    if isinstance(pattern, tuple):
-        return tuple(bool(x) for x in pattern[:layers])
     if row is None or row.window_period is None or not window:
         return (False,) * layers
+    if isinstance(pattern, tuple):
+        return tuple(bool(x) for x in pattern[:layers])
     period = int(pattern) if isinstance(pattern, int) and pattern else row.window_period
     if period == 0:
         return (True,) * layers
@@ -77,7 +87,7 @@ def window_layers(model: ModelSpec) -> tuple[bool, ...]:
     """For each block, whether it attends to a sliding window only."""
     return _pattern(
         model.architecture,
-        model.integer("attention.sliding_window"),
+        window_width(model),
         model.metadata.get("attention.sliding_window_pattern"),
         model.integer("block_count"),
     )

@@ -8,7 +8,9 @@ four slots), ``-fa`` (automatic) and ``-fit`` (on: it would move layers by itsel
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from .config import RunConfig
 
@@ -41,7 +43,7 @@ def server_arguments(config: RunConfig, weights: Weights, gpus: int) -> list[str
     Args:
         config: With ``gpu_layers`` as a number (None prints ``all``).
         weights: Where the weights come from.
-        gpus: Devices of the machine; 0 asks llama.cpp to use none.
+        gpus: Devices that the plan knows of; 0 tells llama.cpp to use none, whatever it finds.
     """
     c = config
     args = ["llama-server", *weights.arguments(), "-c", str(c.context)]
@@ -85,3 +87,23 @@ def _switches(c: RunConfig) -> list[str]:
 def server_command(config: RunConfig, weights: Weights, gpus: int) -> str:
     """The same as one line for a POSIX shell, every value quoted."""
     return shlex.join(server_arguments(config, weights, gpus))
+
+
+def download_directory(environ: Mapping[str, str], home: Path) -> Path:
+    """Where ``-hf`` keeps what it downloads (llama.cpp, common/hf-cache.cpp).
+
+    Args:
+        environ: The environment's variables.
+        home: The person's home directory.
+    """
+    places = (
+        ("LLAMA_CACHE", ()),
+        ("HF_HUB_CACHE", ()),
+        ("HUGGINGFACE_HUB_CACHE", ()),
+        ("HF_HOME", ("hub",)),
+        ("XDG_CACHE_HOME", ("huggingface", "hub")),
+    )
+    for name, below in places:
+        if environ.get(name):
+            return Path(environ[name]).joinpath(*below)
+    return home / ".cache" / "huggingface" / "hub"

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
+from pathlib import Path
 
 
 def run_command(tag: str) -> str:
     """Fetch a model by its library tag, then talk to it: one line for a POSIX shell."""
     quoted = shlex.quote(tag)
     return f"ollama pull {quoted} && ollama run {quoted}"
+
+
+def download_directory(environ: Mapping[str, str], home: Path) -> Path:
+    """Where Ollama keeps models: of a server that the person started, not of a system service."""
+    if environ.get("OLLAMA_MODELS"):
+        return Path(environ["OLLAMA_MODELS"])
+    return home / ".ollama" / "models"

@@ -118,6 +118,11 @@ class Context:
         """Frequency factors of the rotation; every device with blocks holds its own copy."""
         full = f"{name}.weight"
         found = self.weights.shapes.get(full)
+        if found is None and name == "rope_freqs":
+            trained = self.model.integer("rope.scaling.original_context_length")
+            per_sequence = self.shape.cells
+            which = "long" if per_sequence > (trained or per_sequence) else "short"
+            return self.rope_factors(il, f"rope_factors_{which}")
         if found is None:
             return None
         home = self.shape.device_of[il]
@@ -149,7 +154,10 @@ class Context:
 
     # norms and projections -----------------------------------------------------------------
 
-    def norm(self, x: T, weight: T | None, bias: T | None = None, *, il: int = -1, kind: str = "rms") -> T:
+    def norm(
+        self, x: T, weight: T | None, bias: T | None = None, *, il: int = -1, kind: str = "rms"
+    ) -> T:
+        """A norm with its weight and bias; with ``il`` it belongs to that block's device."""
         x = ops.rms_norm(x) if kind == "rms" else ops.norm(x)
         if il >= 0 and self.shape.pins and (weight is not None or bias is not None):
             self.g.pin(x, self.shape.device_of[il])
@@ -165,9 +173,14 @@ class Context:
             x = ops.mul(x, scale)
         return x if bias is None else ops.add(x, bias)
 
-    def qkv(self, il: int, x: T, heads: int, kv_heads: int, head_k: int, head_v: int, *, clamp: bool = False) -> Qkv:
-        """Project to q, k and v, fused or apart, as [head, heads, tokens]."""
+    def qkv(self, il: int, x: T, heads: int, kv_heads: int, head_k: int, head_v: int, *, flat: bool = False) -> Qkv:
+        """Project to q, k and v, fused or apart, as [head, heads, tokens].
+
+        Args:
+            flat: Leave q and k as they come, [head * heads, tokens], to be normed as a whole.
+        """
         n = self.n_tokens
+        clamp = self.model.number("attention.clamp_kqv") > 0
         fused = self.w(il, "attn_qkv")
         if fused is not None:
             y = self.linear(fused, x, self.b(il, "attn_qkv"))
@@ -182,9 +195,9 @@ class Context:
 
         def project(name: str, head: int, count: int) -> T:
             y = self.linear(self.must(il, name), x, self.b(il, name))
-            if clamp:
+            if clamp and not flat:
                 y = ops.clamp(y)
-            return ops.reshape(y, head, count, n)
+            return y if flat and name != "attn_v" else ops.reshape(y, head, count, n)
 
         return Qkv(
             project("attn_q", head_k, heads),

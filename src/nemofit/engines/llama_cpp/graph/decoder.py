@@ -1,7 +1,7 @@
 """The graph of a decoder: attention and feed-forward blocks one after another.
 
 Covers Llama and its many relatives; what a block has (biases, norms of q and k, post-norms,
-experts, shared experts) is read off its tensors, the rest off the architecture's row.
+experts, shared experts, no attention at all) is read off its tensors, the rest off the row.
 """
 
 from __future__ import annotations
@@ -12,98 +12,229 @@ from nemofit.engines.llama_cpp.kv_cache import window_layers
 from . import ops
 from .attention import Attention, CacheLayout, head_sizes
 from .context import Context
+from .feed_forward import feed_forward
 from .ops import T
+
+
+class Decoder:
+    """One decoder's graph while it is drawn."""
+
+    def __init__(self, ctx: Context, row: Architecture) -> None:
+        m = ctx.model
+        self.ctx = ctx
+        self.row = row
+        self.heads = m.per_layer("attention.head_count")
+        self.kv_heads = (
+            m.per_layer("attention.head_count_kv")
+            if "attention.head_count_kv" in m.metadata
+            else self.heads
+        )
+        self.windows = window_layers(m)
+        self.scales_residual = row.residual_scale or (
+            row.residual_scale is None and m.number("residual_scale") != 0
+        )
+        x = ctx.input_embedding()
+        if row.embedding_scale or (row.embedding_scale is None and m.number("embedding_scale")):
+            x = ops.scale(x)
+        ctx.g.expand(x)
+        self.x = x
+        self.pos = ctx.input_positions()
+        tempered = row.temperature == "unrotated" or (
+            row.temperature == "metadata" and m.number("attention.temperature_scale") != 0
+        )
+        self.temperature = ops.input_("F32", 1, 1, ctx.n_tokens) if tempered else None
+        self.full, self.window = attention_inputs(ctx)
+        self.out_ids = ctx.input_output_ids()
+
+    def block(self, il: int, last: bool) -> None:
+        """Draw one block; ``self.x`` is what it reads and then what it leaves."""
+        ctx, row = self.ctx, self.row
+        skip = self.x
+        normed = self.attention_norm(il)
+        a = self.attention(il, normed)
+        rows = last and not row.rows_at_end
+        if rows:
+            a, skip = ops.get_rows(a, self.out_ids), ops.get_rows(skip, self.out_ids)
+        if row.parallel or self._reads_attention_norm(il):
+            normed = ops.get_rows(normed, self.out_ids) if rows else normed
+        if row.parallel:
+            self.x = _parallel_sum(row.parallel, a, ctx.feed_forward(il, normed, row.activation), skip)
+            return
+        if not self._has_feed_forward(il):
+            return
+        pre_norm, post_attention, post = self._norms(il)
+        if post_attention is not None:
+            a = ctx.norm(a, post_attention, il=il, kind=row.norm)
+        if self.scales_residual:
+            a = ops.scale(a)
+        residual = ops.add(a, skip) if self.heads[il] > 0 else a
+        if pre_norm is not None:
+            h = ctx.norm(residual, pre_norm, ctx.b(il, "ffn_norm"), il=il, kind=row.norm)
+        else:
+            h = residual if post is not None else normed
+        y = feed_forward(ctx, row, il, h)
+        if post is not None:
+            y = ctx.norm(y, post, il=il if row.post_norm_pinned else -1, kind=row.norm)
+        if self.scales_residual:
+            y = ops.scale(y)
+        self.x = ops.add(residual, y) if row.residual_first else ops.add(y, residual)
+
+    def _norms(self, il: int) -> tuple[T | None, T | None, T | None]:
+        """The feed-forward's norm, the attention's post-norm and the feed-forward's own.
+
+        A post-attention norm without a feed-forward norm is the latter, unless the block norms
+        results instead of inputs.
+        """
+        pre = self.ctx.w(il, "ffn_norm")
+        after = self.ctx.w(il, "post_attention_norm")
+        post = self.ctx.w(il, "post_ffw_norm")
+        if pre is None and post is None:
+            return after, None, None
+        return pre, after, post
+
+    def _reads_attention_norm(self, il: int) -> bool:
+        return self._norms(il) == (None, None, None)
+
+    def _has_feed_forward(self, il: int) -> bool:
+        ctx = self.ctx
+        return ctx.w(il, "ffn_up") is not None or ctx.w(il, "ffn_gate_inp") is not None
+
+    def attention_norm(self, il: int) -> T:
+        ctx = self.ctx
+        weight = ctx.w(il, "attn_norm")
+        if weight is None or self.heads[il] == 0:
+            return self.x
+        return ctx.norm(self.x, weight, ctx.b(il, "attn_norm"), il=il, kind=self.row.norm)
+
+    def rotates(self, il: int) -> bool:
+        row = self.row
+        if row.no_rope_step and (il + 1) % row.no_rope_step == 0:
+            return False
+        if row.rope == "window":
+            return self.windows[il] or self.window is None
+        return row.rope == "all"
+
+    def attention(self, il: int, h: T) -> T:
+        """Attention over the cache; a plain product where a block has no keys."""
+        ctx, row = self.ctx, self.row
+        if self.heads[il] == 0:
+            return h
+        if self.kv_heads[il] == 0:
+            return ctx.linear(ctx.must(il, "attn_output"), h)
+        second = ctx.w(il, "attn_norm_2")
+        if second is not None:
+            h = ctx.norm(self.x, second, ctx.b(il, "attn_norm_2"), il=il, kind=row.norm)
+        head_k, head_v = head_sizes(ctx, il)
+        p = ctx.qkv(il, h, self.heads[il], self.kv_heads[il], head_k, head_v, flat=self._flat(il))
+        q, k = p.q, p.k
+        if row.qk_norm in ("before", "flat"):
+            q, k = self._norm_qk(il, q, k, head_k)
+        if self.rotates(il):
+            factors = ctx.rope_factors(il)
+            q, k = ops.rope(q, self.pos, factors), ops.rope(k, self.pos, factors)
+            if row.qk_norm == "plain_after":
+                q, k = ops.rms_norm(q), ops.rms_norm(k)
+        elif row.temperature == "unrotated" and self.temperature is not None:
+            q = ops.mul(q, self.temperature)
+        if row.qk_norm == "after":
+            q, k = self._norm_qk(il, q, k, head_k)
+        if row.temperature == "metadata" and self.temperature is not None:
+            q = ops.mul(q, self.temperature)
+        if row.query_scale:
+            q = ops.scale(q)
+        attend = self.window if self.windows[il] and self.window is not None else self.full
+        return attend(
+            il,
+            q,
+            k,
+            p.v,
+            sinks=ctx.w(il, "attn_sinks"),
+            store_order="qvk" if self.window is None else "qkv",
+            soft_cap=row.soft_cap,
+        )
+
+    def _flat(self, il: int) -> bool:
+        return self.row.qk_norm == "flat" and self.ctx.w(il, "attn_q_norm") is not None
+
+    def _norm_qk(self, il: int, q: T, k: T, head: int) -> tuple[T, T]:
+        ctx, row = self.ctx, self.row
+        weight = ctx.w(il, "attn_q_norm")
+        if weight is not None:
+            q = ctx.norm(q, weight, ctx.b(il, "attn_q_norm"), il=il, kind=row.norm)
+        weight = ctx.w(il, "attn_k_norm")
+        if weight is not None:
+            k = ctx.norm(k, weight, ctx.b(il, "attn_k_norm"), il=il, kind=row.norm)
+        if self._flat(il):
+            n = ctx.n_tokens
+            q = ops.reshape(q, head, self.heads[il], n)
+            k = ops.reshape(k, head, self.kv_heads[il], n)
+        return q, k
+
+    def finish(self) -> None:
+        """The last norm, the product with the output matrix, and what follows it."""
+        ctx, row, x = self.ctx, self.row, self.x
+        if row.keeps_hidden:
+            x.is_output = True
+        if row.rows_at_end:
+            x = ops.get_rows(x, self.out_ids)
+        x = ctx.norm(x, ctx.root("output_norm"), ctx.weights.get("output_norm.bias"), kind=row.norm)
+        finish(ctx, row, x)
 
 
 def build(ctx: Context, row: Architecture) -> None:
     """Draw the whole graph into ``ctx.g``."""
-    m, s = ctx.model, ctx.shape
-    heads = m.per_layer("attention.head_count")
-    kv_heads = m.per_layer("attention.head_count_kv", heads[0])
-    windows = window_layers(m)
-    x = ctx.input_embedding()
-    if row.embedding_scale:
-        x = ops.scale(x)
-    pos = ctx.input_positions()
-    full, window = inputs(ctx)
-    out_ids = ctx.input_output_ids()
-    last = s.layers[-1]
-    for il in s.layers:
-        skip = x
-        factors = ctx.rope_factors(il)
-        h = ctx.norm(x, ctx.must(il, "attn_norm"), ctx.b(il, "attn_norm"), il=il, kind=row.norm)
-        head_k, head_v = head_sizes(ctx, il)
-        p = ctx.qkv(il, h, heads[il], kv_heads[il], head_k, head_v)
-        q, k = p.q, p.k
-        q_norm, k_norm = ctx.w(il, "attn_q_norm"), ctx.w(il, "attn_k_norm")
-        if q_norm is not None:
-            q = ctx.norm(q, q_norm, il=il, kind=row.norm)
-        q = ops.rope(q, pos, factors)
-        if k_norm is not None:
-            k = ctx.norm(k, k_norm, il=il, kind=row.norm)
-        k = ops.rope(k, pos, factors)
-        if row.query_scale:
-            q = ops.scale(q)
-        attention = window if windows[il] and window is not None else full
-        order = "qvk" if window is None else "qkv"
-        a = attention(il, q, k, p.v, store_order=order, soft_cap=row.soft_cap)
-        if il == last:
-            a, skip = ops.get_rows(a, out_ids), ops.get_rows(skip, out_ids)
-        post = ctx.w(il, "post_attention_norm")
-        if post is not None:
-            a = ctx.norm(a, post, il=il, kind=row.norm)
-        residual = ops.add(a, skip)
-        y = feed_forward(ctx, row, il, residual)
-        post = ctx.w(il, "post_ffw_norm")
-        if post is not None:
-            y = ctx.norm(y, post, il=-1, kind=row.norm)
-        x = ops.add(y, residual)
-    finish(ctx, row, x)
-
-
-def inputs(ctx: Context) -> tuple[Attention, Attention | None]:
-    """The attention inputs: one for full layers, and one for window layers where there are any."""
-    m, s = ctx.model, ctx.shape
-    sizes = [head_sizes(ctx, il) for il in range(m.integer("block_count"))]
-    kv = m.per_layer("attention.head_count_kv", m.integer("attention.head_count"))
-    k_heads, v_heads = {a for a, _ in sizes}, {b for _, b in sizes}
-    k_head = k_heads.pop() if len(k_heads) == 1 else -1
-    v_head = v_heads.pop() if len(v_heads) == 1 else -1
-    widest = max(n * size[1] for n, size in zip(kv, sizes, strict=True))
-    full = Attention(ctx, CacheLayout(s.cells, k_head, v_head, widest))
-    if not any(window_layers(m)):
-        return full, None
-    return full, Attention(ctx, CacheLayout(s.window_cells, k_head, v_head, widest))
-
-
-def feed_forward(ctx: Context, row: Architecture, il: int, residual: T) -> T:
-    """Norm and feed-forward of one block, dense or a mixture of experts."""
-    m = ctx.model
-    h = ctx.norm(residual, ctx.must(il, "ffn_norm", "post_attention_norm"), ctx.b(il, "ffn_norm"), il=il, kind=row.norm)
-    if ctx.w(il, "ffn_gate_inp") is None:
-        return ctx.feed_forward(il, h, row.activation)
-    return ctx.experts(
-        il,
-        h,
-        used=m.integer("expert_used_count"),
-        activation=row.activation,
-        gating=row.gating,
-        normalize=row.normalize_experts,
-        scaled=m.number("expert_weights_scale") not in (0.0, 1.0),
-    )
+    d = Decoder(ctx, row)
+    for il in ctx.shape.layers:
+        d.block(il, il == ctx.shape.layers[-1])
+    d.finish()
 
 
 def finish(ctx: Context, row: Architecture, x: T) -> None:
-    """The last norm, the product with the output matrix, and what follows it."""
-    norm = ctx.root("output_norm")
-    x = ctx.norm(x, norm, ctx.weights.get("output_norm.bias"), kind=row.norm)
+    """Logits from the last norm's result, which stays an output of its own."""
     x.is_output = True
     head = ctx.root("output") or ctx.root("token_embd.as_output")
     assert head is not None
     x = ctx.linear(head, x, ctx.weights.get("output.bias"))
-    if row.logit_scale == "scale":
+    if row.logits == "scale" and ctx.model.number("logit_scale", 1.0):
         x = ops.scale(x)
-    elif row.logit_scale == "cap" and ctx.model.metadata.get("final_logit_softcapping"):
+    elif row.logits == "cap" and ctx.model.number("final_logit_softcapping"):
         x = ops.scale(ops.unary(ops.scale(x)))
     x.is_output = True
     ctx.g.expand(x)
+
+
+def _parallel_sum(order: str, a: T, y: T, skip: T) -> T:
+    if order == "ffn_residual_attention":
+        return ops.add(ops.add(y, skip), a)
+    if order == "attention_ffn_residual":
+        return ops.add(ops.add(a, y), skip)
+    return ops.add(ops.add(y, a), skip)
+
+
+def attention_inputs(ctx: Context) -> tuple[Attention, Attention | None]:
+    """The attention inputs: one for full layers, and one for window layers where there are any."""
+    m, s = ctx.model, ctx.shape
+    n = m.integer("block_count")
+    kv = (
+        m.per_layer("attention.head_count_kv")
+        if "attention.head_count_kv" in m.metadata
+        else m.per_layer("attention.head_count")
+    )
+    sizes = [head_sizes(ctx, il) for il in range(n)]
+    widest = max(k * size[1] for k, size in zip(kv, sizes, strict=True))
+    windows = window_layers(m)
+
+    def layout(window: bool, cells: int) -> CacheLayout:
+        mine = [s for s, w in zip(sizes, windows, strict=True) if w == window]
+        return CacheLayout(cells, _common(a for a, _ in mine), _common(b for _, b in mine), widest)
+
+    full = Attention(ctx, layout(False, s.cells))
+    if not any(windows):
+        return full, None
+    return full, Attention(ctx, layout(True, s.window_cells))
+
+
+def _common(sizes: object) -> int:
+    """The one size of all layers, -1 where they differ, 0 where there are none."""
+    found = set(sizes)  # type: ignore[call-overload]
+    return -1 if len(found) > 1 else found.pop() if found else 0
