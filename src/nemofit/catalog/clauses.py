@@ -1,8 +1,13 @@
 """The clauses in which ``data/quants.yaml`` writes down what llama-quantize does.
 
->>> clause = parse_clause("Q5_K if no_imatrix and i<L/8")
->>> clause.holds(Case(layers=32, i=3)), clause.holds(Case(layers=32, i=4))
-(True, False)
+>>> clauses = [parse_clause("Q6_K if experts=8"), parse_clause("Q5_K if i<L/4")]
+>>> choose(clauses, "Q4_K", {"gqa": 8, "experts": 0, "imatrix": 0}, 8).types
+('Q5_K', 'Q5_K', 'Q4_K', 'Q4_K', 'Q4_K', 'Q4_K', 'Q4_K', 'Q4_K', 'Q4_K')
+
+Conditions ask about the model: ``gqa`` (query heads per key-value head in layer 0), ``experts``
+(of each layer, 0 without), ``imatrix``; or about the tensor's place: ``i`` (its layer), ``seen``
+(its place among the tensors of its kind), ``more_bits`` (the first and last eighth of the layers
+and every third between). ``L`` is the number of layers.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from ..errors import DataError
@@ -29,33 +35,6 @@ _PLACES: Final = ("i", "seen", "more_bits")
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """What the conditions ask about.
-
-    Attributes:
-        gqa: Query heads per key-value head in layer 0.
-        experts: Experts of each layer, 0 without.
-        imatrix: An importance matrix was given.
-        layers: L: layers, or tensors of this kind.
-        i: Layer of the tensor.
-        seen: Place of the tensor among those of its kind.
-    """
-
-    gqa: int = 1
-    experts: int = 0
-    imatrix: bool = False
-    layers: int = 0
-    i: int = 0
-    seen: int = 0
-
-    @property
-    def more_bits(self) -> bool:
-        """llama-quantize's first and last eighth, and every third layer between."""
-        eighth = self.layers // 8
-        return self.i < eighth or self.i >= 7 * self.layers // 8 or (self.i - eighth) % 3 == 2
-
-
-@dataclass(frozen=True, slots=True)
 class Condition:
     """One condition: ``what`` alone, or compared with a number or a fraction of the layers."""
 
@@ -64,11 +43,24 @@ class Condition:
     factor: int = 1
     divisor: int = 0
 
-    def holds(self, case: Case) -> bool:
+    @property
+    def is_place(self) -> bool:
+        """Whether the answer depends on the tensor's place and not on the model alone."""
+        return self.what in _PLACES
+
+    def holds(self, value: int, layers: int) -> bool:
+        """Whether ``value``, what the condition asks for, meets it.
+
+        Args:
+            value: The tensor's place, or the model's gqa, experts or imatrix (0 or 1).
+            layers: L.
+        """
+        if self.what == "more_bits":
+            eighth = layers // 8
+            return value < eighth or value >= 7 * layers // 8 or (value - eighth) % 3 == 2
         if not self.operator:
-            return not case.imatrix if self.what == "no_imatrix" else getattr(case, self.what)
-        value: int = getattr(case, self.what)
-        bound = self.factor * case.layers // self.divisor if self.divisor else self.factor
+            return bool(value) is (self.what == "imatrix")
+        bound = self.factor * layers // self.divisor if self.divisor else self.factor
         if self.operator == "<":
             return value < bound
         return value >= bound if self.operator == ">=" else value == bound
@@ -81,13 +73,51 @@ class Clause:
     type: str
     conditions: tuple[Condition, ...] = ()
 
-    def holds(self, case: Case) -> bool:
-        return all(c.holds(case) for c in self.conditions)
 
-    @property
-    def places(self) -> frozenset[str]:
-        """Which of i, seen, more_bits the conditions ask for; empty: one answer for all layers."""
-        return frozenset(c.what for c in self.conditions if c.what in _PLACES)
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a list of clauses comes to for one kind of tensor of one model.
+
+    Attributes:
+        types: Type by place; a single one holds everywhere, the last for all places beyond.
+        by: Which place: "i" or "seen".
+    """
+
+    types: tuple[str, ...]
+    by: str = "i"
+
+
+def choose(
+    clauses: Iterable[Clause], default: str, values: Mapping[str, int], layers: int
+) -> Choice:
+    """Evaluate clauses for every place at once: the first that holds gives the type.
+
+    Args:
+        clauses: The rules of one kind of tensor.
+        default: The type where none holds.
+        values: What gqa, experts and imatrix are; no_imatrix is read off imatrix.
+        layers: L.
+    """
+    left: list[tuple[str, tuple[Condition, ...]]] = []
+    for clause in clauses:
+        places = tuple(c for c in clause.conditions if c.is_place)
+        general = (c for c in clause.conditions if not c.is_place)
+        if all(c.holds(values[c.what.removeprefix("no_")], layers) for c in general):
+            left.append((clause.type, places))
+            if not places:
+                break
+    if not left or not left[0][1]:
+        return Choice((left[0][0] if left else default,))
+    types = [default] * (layers + 1)  # beyond L no condition changes any more
+    for type_name, places in reversed(left):
+        types = [type_name if m else t for m, t in zip(_mask(places, layers), types, strict=True)]
+    by = "seen" if any(c.what == "seen" for _, places in left for c in places) else "i"
+    return Choice(tuple(types), by)
+
+
+@lru_cache(maxsize=1024)
+def _mask(conditions: tuple[Condition, ...], layers: int) -> tuple[bool, ...]:
+    return tuple(all(c.holds(at, layers) for c in conditions) for at in range(layers + 1))
 
 
 def parse_clause(text: str) -> Clause:

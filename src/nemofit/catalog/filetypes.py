@@ -62,8 +62,8 @@ def tensor_types(model: ModelSpec, quant: str | None, imatrix: bool = False) -> 
         out[place] = type_name
     for group in found.groups:
         types = quantize_rules.group_types(file_type, found, group, imatrix)
-        for n, member in enumerate(group.members):
-            out[member[0]] = types[n] if len(types) > 1 else types[0]
+        for n, place in enumerate(group.members):
+            out[place] = types[n] if len(types) > 1 else types[0]
     return tuple(out)
 
 
@@ -78,17 +78,9 @@ def weights_bytes(model: ModelSpec, quant: str | None = None, imatrix: bool = Fa
         return sum(tensor_bytes(n, t.shape) for n, t in zip(types, model.tensors, strict=True))
     file_type = find_file_type(quant)
     found = quantize_rules.table(model)
-    total = found.kept_bytes
-    for group in found.groups:
-        types = quantize_rules.group_types(file_type, found, group, imatrix)
-        if len(types) == 1:
-            total += group.rows * row_bytes(types[0], group.row)
-        else:
-            sizes = {t: row_bytes(t, group.row) for t in set(types)}
-            total += sum(
-                sizes[t] * rows for t, (_, _, _, rows) in zip(types, group.members, strict=True)
-            )
-    return total
+    return found.kept_bytes + sum(
+        quantize_rules.group_bytes(file_type, found, group, imatrix) for group in found.groups
+    )
 
 
 def source_types(model: ModelSpec) -> tuple[str, ...]:

@@ -10,19 +10,18 @@ per model, after which a file type costs a few dozen lookups.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import itemgetter
 from typing import Final, NamedTuple, cast
 
 from ..errors import DataError, UsageError
 from . import store
-from .clauses import Case, Clause, parse_rules
+from .clauses import Choice, Clause, choose, parse_rules
 from .ggml import FileType, ggml_types, row_bytes, section
 from .model import ModelSpec, Tensor
 
-_LAYER = re.compile(r"blk\.(\d{1,9})")
 _KINDS: Final = (
     ("attn_qkv.weight", "attn_v"),
     ("attn_kv_b.weight", "attn_v"),
@@ -38,6 +37,8 @@ _KINDS: Final = (
 _COUNTED: Final = frozenset({"attn_v", "ffn_gate", "ffn_up", "ffn_down"})
 _NEED_IMATRIX: Final = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS"})
 _EMBEDDINGS: Final = ("token_embd.weight", "per_layer_token_embd.weight")
+_Q8_0: Final = Choice(("Q8_0",))
+_NUMBERS: Final = {str(n): n for n in range(1024)}
 
 
 class Kind(NamedTuple):
@@ -59,7 +60,7 @@ class Kind(NamedTuple):
 class Traits(NamedTuple):
     """What the rules ask about a model as a whole."""
 
-    architecture: str
+    architecture: Architecture
     gqa: int
     experts: int
     layers: int
@@ -75,17 +76,24 @@ class Group:
         row: Elements of a row.
         expert: The mixture "experts" takes them for experts.
         at_least_q8_0: Never below Q8_0.
-        rows: Rows of all tensors together.
-        members: Place in the model, layer, place among its kind and rows of each tensor.
+        no_imatrix: Embeddings and output, which are quantized without an importance matrix.
+        total_rows: Rows of all tensors together.
+        members: Place of each tensor in the model.
+        rows: Rows of each tensor.
+        i: Place of each tensor that the rules call ``i``, at most L; empty where no rule asks.
+        seen: The same for the place that they call ``seen``.
     """
 
     category: str
     row: int
     expert: bool
     at_least_q8_0: bool
-    named_embedding: bool
-    rows: int
-    members: list[tuple[int, int, int, int]]
+    no_imatrix: bool
+    total_rows: int = 0
+    members: list[int] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    i: list[int] = field(default_factory=list)
+    seen: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -105,10 +113,6 @@ class Table:
     kept: list[tuple[int, str]]
     kept_bytes: int
     groups: list[Group]
-
-    def length(self, category: str) -> int:
-        """L of the rules for a kind of tensor."""
-        return self.attn_v if category == "attn_v" else self.traits.layers
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,29 +141,29 @@ def table(model: ModelSpec) -> Table:
     return cast("Table", cached[1])
 
 
-def group_types(file_type: FileType, found: Table, group: Group, imatrix: bool) -> tuple[str, ...]:
-    """The type of each member of a group: one value where it is the same for all.
+def group_types(file_type: FileType, found: Table, group: Group, imatrix: bool) -> list[str]:
+    """The type of each member of a group, or a single one that holds for all.
 
     Raises:
         UsageError: llama-quantize refuses: a row does not divide and the type has no fallback.
     """
     if file_type.mixture == "float":
-        return (file_type.type,)
-    if group.at_least_q8_0:
-        return (_fallback("Q8_0", group.row),)
-    category = group.category
-    if category == "output":
-        return (_fallback(_output(file_type, found.traits, group.row), group.row),)
-    if file_type.mixture == "experts":
-        return (_fallback(file_type.type if group.expert else "Q8_0", group.row),)
-    chosen = _choices(file_type, category, found.traits, found.length(category), imatrix)
-    if len(chosen.types) == 1:
-        return (_fallback(chosen.types[0], group.row),)
-    last = len(chosen.types) - 1
-    place = 2 if chosen.by == "seen" else 1
-    return tuple(
-        _fallback(chosen.types[min(member[place], last)], group.row) for member in group.members
-    )
+        return [file_type.type]
+    choice = _choice(file_type, found, group, imatrix)
+    if len(choice.types) == 1:
+        return [_fallback(choice.types[0], group.row)]
+    fitting = {t: _fallback(t, group.row) for t in set(choice.types)}
+    places = group.seen if choice.by == "seen" else group.i
+    return [fitting[choice.types[at]] for at in places]
+
+
+def group_bytes(file_type: FileType, found: Table, group: Group, imatrix: bool) -> int:
+    """Bytes of all members of a group; arguments and errors as for :func:`group_types`."""
+    types = group_types(file_type, found, group, imatrix)
+    if len(types) == 1:
+        return group.total_rows * row_bytes(types[0], group.row)
+    sizes = {t: row_bytes(t, group.row) for t in set(types)}
+    return sum([sizes[t] * rows for t, rows in zip(types, group.rows, strict=True)])
 
 
 def needs_imatrix(file_type: FileType, found: Table) -> bool:
@@ -168,7 +172,7 @@ def needs_imatrix(file_type: FileType, found: Table) -> bool:
     return any(
         not too_low.isdisjoint(group_types(file_type, found, group, False))
         for group in found.groups
-        if not group.named_embedding
+        if not group.no_imatrix
     )
 
 
@@ -177,7 +181,9 @@ def source_type(architecture: str, tensor: Tensor) -> str:
 
     Source: llama.cpp ``conversion/base.py``, prepare_tensors, with ``--outtype f16``.
     """
-    return "F32" if len(tensor.shape) < 2 else _kind(architecture, tensor.name).source
+    if len(tensor.shape) < 2:
+        return "F32"
+    return _kind(_architecture(architecture), _layer(tensor.name)[1]).source
 
 
 def architectures() -> Mapping[str, Architecture]:
@@ -186,60 +192,94 @@ def architectures() -> Mapping[str, Architecture]:
 
 
 def _table(model: ModelSpec) -> Table:
-    traits = _traits(model)
-    tied = all(t.name != "output.weight" for t in model.tensors)
-    experts_by_name = architectures().get(model.architecture, architectures()[""]).expert_kinds
-    kept: list[tuple[int, str]] = []
+    found = Table(_traits(model), 0, [], 0, [])
+    kinds: dict[tuple[str, tuple[int, ...]], tuple[Kind, Group | None, int]] = {}
     groups: dict[tuple[str, int, bool, bool, bool], Group] = {}
-    kept_bytes = attn_v = 0
-    for place, tensor, layer, kind, seen in _visit(model):
-        attn_v += kind.category == "attn_v"
-        shape = tensor.shape
-        if kind.kept or _dimensions(shape) < 2:
-            type_name = tensor.type or source_type(model.architecture, tensor)
-            kept.append((place, type_name))
-            kept_bytes += row_bytes(type_name, shape[0]) * (tensor.elements // shape[0])
-            continue
-        category = kind.category
-        embedding = tensor.name in _EMBEDDINGS or category == "output"
-        if tied and category == "token_embd":
-            category = "output"
-        stacked = len(shape) > 2 and shape[2] > 1
-        expert = stacked and (experts_by_name is None or category in experts_by_name)
-        key = category, shape[0], expert, kind.at_least_q8_0, embedding
-        group = groups.get(key)
-        if group is None:
-            group = groups[key] = Group(*key, rows=0, members=[])
-        rows = tensor.elements // shape[0]
-        group.rows += rows
-        i = layer if traits.experts > 1 and category != "attn_v" else seen
-        if category in _COUNTED and traits.experts > 1 and category != "attn_v":
-            _check_layer(tensor.name, layer, traits.layers)
-        group.members.append((place, i, seen, rows))
-    return Table(traits, attn_v, kept, kept_bytes, list(groups.values()))
-
-
-def _visit(model: ModelSpec) -> Iterator[tuple[int, Tensor, int, Kind, int]]:
-    """Every tensor with its place in the model, layer, kind and place among its kind."""
-    counters = dict.fromkeys(_COUNTED, 0)
-    order = []
+    tied = all(t.name != "output.weight" for t in model.tensors)
+    counted: dict[str, list[tuple[int, str, int, Group, int]]] = {}
     for place, tensor in enumerate(model.tensors):
-        if not tensor.shape or min(tensor.shape) < 1:
+        name, shape = tensor.name, tensor.shape
+        layer, stem = _layer(name)
+        known = kinds.get((stem, shape))
+        if known is None:
+            _check_shape(model, tensor)
+            kind = _kind(found.traits.architecture, stem)
+            group = None
+            if not kind.kept and _dimensions(shape) > 1:
+                group = _group(groups, kind, tensor, found.traits, tied)
+            known = kinds[stem, shape] = kind, group, tensor.elements // shape[0]
+        kind, group, rows = known
+        if kind.category == "attn_v":
+            found.attn_v += 1
+        if group is None:
+            type_name = tensor.type or ("F32" if len(shape) < 2 else kind.source)
+            found.kept.append((place, type_name))
+            found.kept_bytes += rows * row_bytes(type_name, shape[0])
+            continue
+        group.total_rows += rows
+        if kind.category in _COUNTED:
+            counted.setdefault(kind.category, []).append((layer, name, place, group, rows))
+        else:
+            group.members.append(place)
+            group.rows.append(rows)
+    for category, members in counted.items():
+        _count(category, members, found.traits)
+    found.groups = list(groups.values())
+    return found
+
+
+def _group(
+    groups: dict[tuple[str, int, bool, bool, bool], Group],
+    kind: Kind,
+    tensor: Tensor,
+    traits: Traits,
+    tied: bool,
+) -> Group:
+    category = "output" if tied and kind.category == "token_embd" else kind.category
+    stacked = len(tensor.shape) > 2 and tensor.shape[2] > 1
+    taken = traits.architecture.expert_kinds
+    expert = stacked and (taken is None or category in taken)
+    unmeasured = kind.category in ("token_embd", "output")
+    key = category, tensor.shape[0], expert, kind.at_least_q8_0, unmeasured
+    if key not in groups:
+        groups[key] = Group(*key)
+    return groups[key]
+
+
+def _count(category: str, members: list[tuple[int, str, int, Group, int]], traits: Traits) -> None:
+    """Give tensors of one kind their places, in the order in which llama-quantize visits them."""
+    members.sort(key=itemgetter(0, 1))
+    by_layer = traits.experts > 1 and category != "attn_v"
+    last = len(members) if category == "attn_v" else traits.layers
+    for seen, (layer, name, place, group, rows) in enumerate(members):
+        if by_layer and not 0 <= layer < traits.layers:
             raise DataError(
-                f"tensor {tensor.name!r:.80} of {model.id} has the shape {tensor.shape}",
-                "every dimension has at least one element",
+                f"tensor {name!r:.80} belongs to none of the {traits.layers} layers of the model",
+                "llama-quantize refuses such a model; check block_count",
             )
-        found = _LAYER.match(tensor.name)
-        order.append((int(found.group(1)) if found else -1, tensor.name, place))
-    order.sort()
-    for layer, name, place in order:
-        tensor = model.tensors[place]
-        stem = name if layer < 0 else f"blk.0{name[4 + len(str(layer)) :]}"
-        kind = _kind(model.architecture, stem)
-        seen = counters.get(kind.category, 0)
-        if kind.category in counters and not kind.kept and _dimensions(tensor.shape) > 1:
-            counters[kind.category] += 1
-        yield place, tensor, layer, kind, seen
+        group.members.append(place)
+        group.rows.append(rows)
+        group.i.append(layer if by_layer else min(seen, last))
+        group.seen.append(min(seen, last))
+
+
+def _layer(name: str) -> tuple[int, str]:
+    """Layer of a tensor, -1 outside the blocks, and its name without "blk.N"."""
+    parts = name.split(".", 2)
+    if parts[0] != "blk" or len(parts) < 3:
+        return -1, name
+    try:
+        return _NUMBERS[parts[1]], "." + parts[2]
+    except KeyError:
+        return -1, name
+
+
+def _check_shape(model: ModelSpec, tensor: Tensor) -> None:
+    if not tensor.shape or min(tensor.shape) < 1:
+        raise DataError(
+            f"tensor {tensor.name!r:.80} of {model.id} has the shape {tensor.shape}",
+            "every dimension has at least one element",
+        )
 
 
 def _dimensions(shape: tuple[int, ...]) -> int:
@@ -250,17 +290,14 @@ def _dimensions(shape: tuple[int, ...]) -> int:
     return n
 
 
-def _check_layer(name: str, layer: int, layers: int) -> None:
-    if not 0 <= layer < layers:
-        raise DataError(
-            f"tensor {name!r:.80} belongs to no layer of the {layers} that the model has",
-            "llama-quantize refuses such a model; check block_count",
-        )
+def _architecture(name: str) -> Architecture:
+    known = architectures()
+    return known.get(name) or known[""]
 
 
 def _traits(model: ModelSpec) -> Traits:
-    known = architectures()
-    facts = known.get(model.architecture, known[""]).facts
+    architecture = _architecture(model.architecture)
+    facts = architecture.facts
     blocks = model.integer("block_count")
     heads = _first(model, "attention.head_count", 0)
     heads_kv = _first(model, "attention.head_count_kv", heads)
@@ -275,7 +312,7 @@ def _traits(model: ModelSpec) -> Traits:
     layers = blocks + cast("int", facts.get("extra_layers", 0))
     if times := facts.get("layers_times"):
         layers *= max(1, model.integer(str(times), 1))
-    return Traits(model.architecture, heads // heads_kv if heads_kv else 0, experts, layers, is_70b)
+    return Traits(architecture, heads // heads_kv if heads_kv else 0, experts, layers, is_70b)
 
 
 def _first(model: ModelSpec, key: str, default: int) -> int:
@@ -287,9 +324,7 @@ def _first(model: ModelSpec, key: str, default: int) -> int:
 
 
 @lru_cache(maxsize=4096)
-def _kind(architecture: str, name: str) -> Kind:
-    known = architectures()
-    a = known.get(architecture, known[""])
+def _kind(a: Architecture, name: str) -> Kind:
     kept = (
         not name.endswith("weight") or name in a.keep_named or any(part in name for part in a.keep)
     )
@@ -299,12 +334,11 @@ def _kind(architecture: str, name: str) -> Kind:
         category = "token_embd"
     else:
         category = next((kind for part, kind in _KINDS if part in name), "other")
-    found = _LAYER.match(name)
-    stem = name[found.end() + 1 :] if found else name
+    stem = name.removeprefix(".").removesuffix(".weight")
     float32 = (
         not name.endswith(".weight")
         or name.endswith("_norm.weight")
-        or stem.removesuffix(".weight") in a.float32_named
+        or stem in a.float32_named
         or any(part in name for part in a.float32)
     )
     if float32 and any(part in name for part in a.float16):
@@ -313,53 +347,49 @@ def _kind(architecture: str, name: str) -> Kind:
     return Kind(category, kept, "F32" if float32 else "F16", lifted)
 
 
-def _output(file_type: FileType, traits: Traits, row: int) -> str:
-    known = architectures()
-    a = known.get(traits.architecture, known[""])
-    if a.output is not None:
-        return a.output
-    if row % ggml_types()[file_type.type].block:
-        return "Q8_0"
+def _choice(file_type: FileType, found: Table, group: Group, imatrix: bool) -> Choice:
+    """What the rules say before it is asked whether the rows divide."""
+    if group.at_least_q8_0:
+        return _Q8_0
+    if group.category == "output":
+        return _output(file_type, found.traits.architecture, group.row)
+    if file_type.mixture == "experts":
+        return Choice((file_type.type,)) if group.expert else _Q8_0
+    length = found.attn_v if group.category == "attn_v" else found.traits.layers
+    return _ruled(file_type, group.category, found.traits, length, imatrix)
+
+
+@lru_cache(maxsize=1024)
+def _output(file_type: FileType, architecture: Architecture, row: int) -> Choice:
+    own = architecture.output
+    if own is None and row % ggml_types()[file_type.type].block:
+        own = "Q8_0"
     rule = file_type.rules.get("output")
-    return rule[0].type if rule else "Q6_K"
-
-
-class _Choices(NamedTuple):
-    """Types by place; ``by`` says which place: i or seen. One type: the same everywhere."""
-
-    by: str
-    types: tuple[str, ...]
+    return Choice((own or (rule[0].type if rule else "Q6_K"),))
 
 
 @lru_cache(maxsize=4096)
-def _choices(
+def _ruled(
     file_type: FileType, category: str, traits: Traits, length: int, imatrix: bool
-) -> _Choices:
-    known = architectures()
-    own = known.get(traits.architecture, known[""]).rules.get(file_type.name, {})
+) -> Choice:
+    own = traits.architecture.rules.get(file_type.name, {})
     rules = own.get(category, file_type.rules.get(category, ()))
-    asked = frozenset().union(*(clause.places for clause in rules))
-    # "seen" runs on where a layer has several tensors of a kind; beyond L no condition changes.
-    places = range(length + 1) if asked else range(1)
-    types = []
-    for at in places:
-        case = Case(traits.gqa, traits.experts, imatrix, length, at, at)
-        types.append(next((c.type for c in rules if c.holds(case)), file_type.type))
-    if file_type.mixture == "standard":
-        types = [_lift(t, category, traits) for t in types]
-    return _Choices("seen" if "seen" in asked else "i", tuple(types))
+    values = {"gqa": traits.gqa, "experts": traits.experts, "imatrix": int(imatrix)}
+    choice = choose(rules, file_type.type, values, length)
+    if file_type.mixture == "standard" and category in ("attn_v", "attn_k"):
+        return Choice(tuple(_lift(t, category, traits) for t in choice.types), choice.by)
+    return choice
 
 
 def _lift(type_name: str, category: str, traits: Traits) -> str:
-    """What llama-quantize does to attention whatever the file type."""
-    if category in ("attn_v", "attn_k") and traits.experts == 8:
+    """What llama-quantize does to attn_v and attn_k whatever the file type."""
+    if traits.experts == 8:
         return "Q8_0"
     if category == "attn_v" and traits.family_70b and type_name in ("Q3_K", "Q4_K"):
         return "Q5_K"
     return type_name
 
 
-@lru_cache(maxsize=4096)
 def _fallback(type_name: str, row: int) -> str:
     types = ggml_types()
     t = types[type_name]
@@ -401,11 +431,4 @@ def _architectures(entries: store.Entries) -> Mapping[str, Architecture]:
         )
 
     found = {name: build(facts) for name, facts in section(entries, "architectures").items()}
-    _forget()
     return {**found, "": build({})}
-
-
-def _forget() -> None:
-    """The catalog was read again: what was derived from the old one is void."""
-    for cache in (_kind, _choices, _fallback):
-        cache.cache_clear()
