@@ -219,9 +219,9 @@ def _short(name: str) -> str:
     return " ".join(_FILLER.sub(" ", name).split())
 
 
-def _names(entries: store.Entries) -> dict[str, tuple[str, ...]]:
+def _names(_entries: store.Entries) -> dict[str, tuple[str, ...]]:
     out = {}
-    for i, card in _cards(entries).items():
+    for i, card in all_cards().items():
         full = (card.name, *card.aliases)
         out[i] = (*full, *(s for n in full if len(s := _short(n)) > 1))
     return out
