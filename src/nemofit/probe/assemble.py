@@ -1,103 +1,143 @@
-"""One machine out of what the vendors' probes tell."""
+"""One machine out of what the vendors' probes tell.
+
+Each vendor's module is loaded only where there is something for it to read: on a machine without a
+GPU that is most of the time a probe takes.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from ..machine.records import Gpu, Host, Machine
-from .figures import with_figures
 from .host import SYSTEMS, meminfo, read_host
+from .nvml import DriverError, find_library
 from .pci import controllers, pci_name
 from .site import Site
-from .visible import with_note
+
+
+@dataclass(slots=True)
+class _Found:
+    """Cards that a run would use, cards that it would not, and what there is to say."""
+
+    gpus: list[Gpu] = field(default_factory=list)
+    hidden: list[Gpu] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    driver: str | None = None
+    cuda_version: str | None = None
 
 
 def assemble(site: Site) -> Machine:
     """Read host and cards; see :func:`nemofit.probe.probe_machine`."""
     host = read_host(site)
-    notes: list[str] = []
-    gpus: list[Gpu] = []
-    hidden: list[Gpu] = []
-    driver = cuda = None
+    found = _Found()
     if site.system == "darwin":
-        from .apple import read_apple
-
-        host, found = read_apple(site, host)
-        gpus += found
-        if not found:
-            notes.append("no Apple silicon: cards of Intel Macs are not read")
+        host = _apple(site, host, found)
     else:
-        if site.libraries:
-            from .nvidia import read_nvidia
-
-            nvidia = read_nvidia(site, host)
-            gpus += nvidia.gpus
-            hidden += nvidia.hidden
-            notes += nvidia.notes
-            driver, cuda = nvidia.driver, nvidia.cuda_version
+        _nvidia(site, host, found)
         if site.system == "linux":
-            notes += _linux_cards(site, host, gpus, hidden)
+            _amd_and_intel(site, host, found)
+            _unserved(site, found)
         else:
             system = SYSTEMS.get(site.system, site.system)
-            notes.append(f"AMD and Intel cards are not read on {system}")
-    gpus = [with_figures(g) for g in gpus]
-    gpus, spare = _engine_choice(gpus)
+            found.notes.append(f"AMD and Intel cards are not read on {system}")
+    if found.gpus:
+        from .figures import with_figures
+
+        _choose_as_engines_do(found, [with_figures(g) for g in found.gpus])
     return Machine(
-        host=_without_card_memory(site, host, gpus),
-        gpus=tuple(gpus),
-        driver=driver,
-        cuda_version=cuda,
-        notes=tuple(notes),
-        hidden_gpus=(*hidden, *spare),
+        host=_without_card_memory(site, host, found.gpus),
+        gpus=tuple(found.gpus),
+        driver=found.driver,
+        cuda_version=found.cuda_version,
+        notes=tuple(found.notes),
+        hidden_gpus=tuple(found.hidden),
     )
 
 
-def _linux_cards(site: Site, host: Host, gpus: list[Gpu], hidden: list[Gpu]) -> list[str]:
-    """Add AMD and Intel cards, and those on the bus that no driver serves."""
-    notes: list[str] = []
-    on_bus = controllers(site)
-    vendors = {c.vendor for c in on_bus}
-    if "amd" in vendors or not on_bus:
+def _apple(site: Site, host: Host, found: _Found) -> Host:
+    from .apple import read_apple
+
+    host, gpus = read_apple(site, host)
+    found.gpus += gpus
+    if not gpus:
+        found.notes.append("no Apple silicon: cards of Intel Macs are not read")
+    return host
+
+
+def _nvidia(site: Site, host: Host, found: _Found) -> None:
+    if not site.libraries:
+        return
+    if site.system == "linux":
+        try:
+            find_library()
+        except DriverError as e:
+            found.notes.append(f"NVIDIA: {e}")
+            return
+    from .nvidia import read_nvidia
+
+    nvidia = read_nvidia(site, host)
+    found.gpus += nvidia.gpus
+    found.hidden += nvidia.hidden
+    found.notes += nvidia.notes
+    found.driver, found.cuda_version = nvidia.driver, nvidia.cuda_version
+
+
+def _amd_and_intel(site: Site, host: Host, found: _Found) -> None:
+    base = "/sys/class/drm"
+    cards = [c for c in site.names(base) if re.fullmatch(r"card\d+", c)]
+    vendors = {site.number(f"{base}/{c}/device/vendor") for c in cards}
+    views = []
+    if 0x1002 in vendors:
         from .amd import read_amd
 
-        amd = read_amd(site, host)
-        gpus += amd.visible
-        hidden += amd.hidden
-        notes += amd.notes
-    if "intel" in vendors or not on_bus:
+        views.append(read_amd(site, host))
+    if 0x8086 in vendors:
         from .intel import read_intel
 
-        intel = read_intel(site, host)
-        gpus += intel.visible
-        hidden += intel.hidden
-        notes += intel.notes
-    read = {g.pci_bus_id for g in (*gpus, *hidden)}
-    for c in on_bus:
+        views.append(read_intel(site, host))
+    for view in views:
+        found.gpus += view.visible
+        found.hidden += view.hidden
+        found.notes += view.notes
+
+
+def _unserved(site: Site, found: _Found) -> None:
+    """Name cards on the bus that no driver of those above serves."""
+    read = {g.pci_bus_id for g in (*found.gpus, *found.hidden)}
+    for c in controllers(site):
         if c.bus_id not in read:
             listed = pci_name(site, c.pci_id)
-            name = f"{c.vendor.upper()} {listed or c.pci_id}"
-            gpu = Gpu(name=name, vendor=c.vendor, pci_bus_id=c.bus_id, pci_id=c.pci_id)
-            hidden.append(with_note(gpu, "on the bus, and no driver that engines use serves it"))
-    return notes
+            gpu = Gpu(
+                name=f"{c.vendor.upper()} {listed or c.pci_id}",
+                vendor=c.vendor,
+                pci_bus_id=c.bus_id,
+                pci_id=c.pci_id,
+                notes=("on the bus, and no driver that engines use serves it",),
+            )
+            found.hidden.append(gpu)
 
 
-def _engine_choice(gpus: Sequence[Gpu]) -> tuple[list[Gpu], list[Gpu]]:
+def _choose_as_engines_do(found: _Found, gpus: Sequence[Gpu]) -> None:
     """Leave out integrated cards where llama.cpp would: beside a card with memory of its own.
 
     llama.cpp, src/llama.cpp, llama_prepare_model_devices. An integrated card of which no figures
     are known is left out too: as a rule it is slower than the processor beside it.
     """
+    from .visible import with_note
+
     discrete = any(not g.shared and g.error is None for g in gpus)
-    kept, spare = [], []
+    found.gpus = []
     for g in gpus:
         if g.shared and discrete:
-            spare.append(with_note(g, "integrated: not used beside a card with its own memory"))
+            why = "integrated: not used beside a card with its own memory"
+            found.hidden.append(with_note(g, why))
         elif g.shared and g.card_id is None and g.vendor in ("intel", "amd"):
-            spare.append(with_note(g, "integrated, no figures known: the processor is planned for"))
+            why = "integrated, no figures known: the processor is planned for"
+            found.hidden.append(with_note(g, why))
         else:
-            kept.append(g)
-    return kept, spare
+            found.gpus.append(g)
 
 
 def _without_card_memory(site: Site, host: Host, gpus: Sequence[Gpu]) -> Host:

@@ -23,19 +23,14 @@ class MemoryLimit:
     group: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Hierarchy:
-    version: int
-    folders: tuple[str, ...]
-
-
 def memory_limit(site: Site) -> tuple[MemoryLimit | None, int | None]:
     """The group that leaves least, and the least limit of all in bytes; (None, None): no limit."""
     found = _hierarchy(site, "memory")
     if found is None:
         return None, None
-    read = _memory_v1 if found.version == 1 else _memory_v2
-    limits = [m for level, folder in enumerate(found.folders) if (m := read(site, folder, level))]
+    version, folders = found
+    read = _memory_v1 if version == 1 else _memory_v2
+    limits = [m for level, folder in enumerate(folders) if (m := read(site, folder, level))]
     if not limits:
         return None, None
     return min(limits, key=lambda m: m.room_bytes), min(m.limit_bytes for m in limits)
@@ -47,8 +42,9 @@ def cpu_quota(site: Site) -> float | None:
     if found is None:
         return None
     quotas = []
-    for folder in found.folders:
-        if found.version == 1:
+    version, folders = found
+    for folder in folders:
+        if version == 1:
             quota = site.number(f"{folder}/cpu.cfs_quota_us")
             period = site.number(f"{folder}/cpu.cfs_period_us")
         else:
@@ -89,8 +85,8 @@ def _stat(site: Site, folder: str) -> dict[str, int]:
     return {p[0]: int(p[1]) for p in pairs if len(p) == 2 and p[1].isdigit()}
 
 
-def _hierarchy(site: Site, controller: str) -> _Hierarchy | None:
-    """The folders of the own group, from itself up to the top of its mount."""
+def _hierarchy(site: Site, controller: str) -> tuple[int, tuple[str, ...]] | None:
+    """Version, and the folders of the own group from itself up to the top of its mount."""
     paths: dict[str, str] = {}
     for line in (site.text("/proc/self/cgroup") or "").splitlines():
         fields = line.split(":", 2)
@@ -108,7 +104,7 @@ def _hierarchy(site: Site, controller: str) -> _Hierarchy | None:
             continue
         holds = kind[0] == "cgroup2" if version == 2 else controller in kind[2].split(",")
         if holds and kind[0].startswith("cgroup"):
-            return _Hierarchy(version, _upwards(_unescape(fields[4]), _unescape(fields[3]), path))
+            return version, _upwards(_unescape(fields[4]), _unescape(fields[3]), path)
     return None
 
 

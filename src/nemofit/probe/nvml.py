@@ -48,10 +48,6 @@ def load() -> ModuleType:
     Raises:
         DriverError: There is no driver, or it does not answer.
     """
-    import sys
-
-    if sys.platform == "linux":
-        _find_library()
     try:
         pynvml = import_module("pynvml")
     except ImportError as e:
@@ -67,8 +63,12 @@ def load() -> ModuleType:
     return pynvml
 
 
-def _find_library() -> None:
-    """Fail early where there is no library: importing the binding costs more than all the rest."""
+def find_library() -> None:
+    """Fail early where there is no library: importing the binding costs more than all the rest.
+
+    Raises:
+        DriverError: It is missing, or the loader does not take it.
+    """
     import ctypes
     import os
 
