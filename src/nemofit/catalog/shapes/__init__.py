@@ -46,12 +46,25 @@ def tensors_of(architecture: str, metadata: Mapping[str, Value]) -> tuple[Tensor
             "use a GGUF file of the model instead: its header lists them",
         )
     dims = Dims(architecture, metadata)
-    out = [Tensor(name, shape) for part in row.root for name, shape in part(dims)]
+    root = [tensor for part in row.root for tensor in part(dims)]
+    out = [Tensor(name, shape) for name, shape in _sized(architecture, root)]
     templates: dict[Layer, Shapes] = {}
     for i, layer in enumerate(row.layers(dims)):
         template = templates.get(layer)
         if template is None:
-            template = templates[layer] = joined(row.block, dims, layer)
+            template = _sized(architecture, joined(row.block, dims, layer))
+            templates[layer] = template
         prefix = f"blk.{i}."
         out += [Tensor(prefix + name, shape) for name, shape in template]
     return tuple(out)
+
+
+def _sized(architecture: str, shapes: Shapes) -> Shapes:
+    """Refuse tensors without elements: a size is missing or wrong."""
+    for name, shape in shapes:
+        if min(shape) < 1:
+            raise DataError(
+                f"{architecture}: the metadata leaves {name} without a size: {shape}",
+                "state feed_forward_length, expert_count, attention.head_count and the like",
+            )
+    return shapes

@@ -81,14 +81,17 @@ _PLAIN = attention()
 
 
 def shared_kv_attention(d: Dims, b: Layer) -> Shapes:
-    """Gemma 4's attention: V may be taken from K where the whole context is seen."""
+    """Gemma 4's attention: K and V may come from another block, V may be taken from K."""
     key = d.key(b)
     out = linear("attn_q", d.embd, key * b.heads)
+    out += linear("attn_output", key * b.heads, d.embd)
+    out.append(("attn_q_norm.weight", (key,)))
+    if b.mark:
+        return out
     out += linear("attn_k", d.embd, key * b.kv_heads)
     if b.sliding or not d.flag("attention_k_is_v"):
         out += linear("attn_v", d.embd, key * b.kv_heads)
-    out += linear("attn_output", key * b.heads, d.embd)
-    return [*out, ("attn_q_norm.weight", (key,)), ("attn_k_norm.weight", (key,))]
+    return [*out, ("attn_k_norm.weight", (key,))]
 
 
 def latent_attention(*, split: bool = True, gate: bool = False) -> Piece:

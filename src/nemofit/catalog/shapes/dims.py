@@ -16,6 +16,7 @@ from nemofit.errors import DataError
 
 MAX_BLOCKS = 512  # LLAMA_MAX_LAYERS, ggml-org/llama.cpp src/llama-hparams.h
 MAX_NUMBER = 1 << 31
+UNSTATED = -1  # a size that the metadata does not state; no tensor may come of it
 
 
 class Layer(NamedTuple):
@@ -65,15 +66,25 @@ class Dims:
             value = value[0] if value else None
         return self._checked(key, default if value is None else value, least)
 
-    def per_block(self, key: str, default: int | None = None) -> tuple[int, ...]:
+    def per_block(self, key: str, default: int = UNSTATED) -> tuple[int, ...]:
         """A whole number, or a truth as 0 or 1, for each block; a single one holds for all."""
         value = self.metadata.get(key)
-        if not isinstance(value, (tuple, list)):
-            return (self._checked(key, default if value is None else value, 0),) * self.blocks
-        if len(value) < self.blocks:
+        if value is None:
+            return (default,) * self.blocks
+        if isinstance(value, (tuple, list)):
+            return self.listed(key)
+        return (self._checked(key, value, 0),) * self.blocks
+
+    def listed(self, key: str) -> tuple[int, ...]:
+        """A whole number, or a truth as 0 or 1, for each block, from a list."""
+        value = self.metadata.get(key)
+        if value is not None and not isinstance(value, (tuple, list)):
+            raise self._wrong(key, value, "a list with one value per block")
+        if value is None or len(value) < self.blocks:
+            found = len(value or ())
             raise DataError(
-                f"{self.architecture}: {key} has {len(value)} values for {self.blocks} blocks",
-                "give one value per block, or a single one for all",
+                f"{self.architecture}: {key} has {found} values for {self.blocks} blocks",
+                "give one value per block",
             )
         return tuple(self._checked(key, v, 0) for v in map(_as_int, value[: self.blocks]))
 
@@ -118,7 +129,7 @@ class Dims:
 
     @cached_property
     def heads(self) -> tuple[int, ...]:
-        return self.per_block("attention.head_count", 0)
+        return self.per_block("attention.head_count")
 
     @cached_property
     def kv_heads(self) -> tuple[int, ...]:
@@ -127,7 +138,7 @@ class Dims:
 
     @cached_property
     def ff(self) -> tuple[int, ...]:
-        return self.per_block("feed_forward_length", 0)
+        return self.per_block("feed_forward_length")
 
     @cached_property
     def expert_ff(self) -> tuple[int, ...]:
@@ -137,12 +148,12 @@ class Dims:
     @cached_property
     def full_key(self) -> int:
         """Elements of one head of K in a block that sees everything."""
-        return self.number("attention.key_length", self._even_head)
+        return self._head_length("attention.key_length")
 
     @cached_property
     def full_value(self) -> int:
         """Elements of one head of V in a block that sees everything."""
-        return self.number("attention.value_length", self._even_head)
+        return self._head_length("attention.value_length")
 
     @cached_property
     def rot(self) -> int:
@@ -161,10 +172,11 @@ class Dims:
             return self.full_value
         return self.number("attention.value_length_swa", self.full_value)
 
-    @cached_property
-    def _even_head(self) -> int:
+    def _head_length(self, key: str) -> int:
+        if self.has(key):
+            return self.number(key)
         heads = max(self.heads)
-        return self.embd // heads if heads else 0
+        return self.embd // (heads if heads > 0 else self.number("attention.head_count"))
 
     def _checked(self, key: str, value: object, least: int) -> int:
         if value is None:

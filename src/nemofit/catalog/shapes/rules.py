@@ -74,7 +74,7 @@ def with_ff_and_experts(d: Dims) -> tuple[bool, ...]:
 def between_full_attention(d: Dims) -> tuple[bool, ...]:
     """``attention.recurrent_layers``, else all but the last of ``full_attention_interval``."""
     if d.has("attention.recurrent_layers"):
-        return tuple(map(bool, d.per_block("attention.recurrent_layers")))
+        return tuple(map(bool, d.listed("attention.recurrent_layers")))
     interval = d.number("full_attention_interval", 4)
     trunk = d.blocks - d.nextn
     return tuple(i < trunk and (i + 1) % interval != 0 for i in range(d.blocks))
@@ -82,7 +82,7 @@ def between_full_attention(d: Dims) -> tuple[bool, ...]:
 
 def sliding_pattern(d: Dims) -> tuple[bool, ...]:
     """``attention.sliding_window_pattern``, one truth per block."""
-    return tuple(map(bool, d.per_block("attention.sliding_window_pattern")))
+    return tuple(map(bool, d.listed("attention.sliding_window_pattern")))
 
 
 Mark = Callable[[Dims], tuple[int, ...]]
@@ -109,13 +109,24 @@ def full_indexer(d: Dims) -> tuple[int, ...]:
     return trunk + (1,) * (d.blocks - len(trunk))
 
 
+def without_own_kv(d: Dims) -> tuple[int, ...]:
+    """1 in blocks that take K and V from another and whose own were left out of the checkpoint.
+
+    These are the last ``attention.shared_kv_layers`` if the flag ``shared_kv_omitted`` is set, as
+    in Google's quantization-aware Gemma 4 E2B and E4B; the other checkpoints keep them unused.
+    """
+    shared = d.number("attention.shared_kv_layers", 0, 0) if d.flag("shared_kv_omitted") else 0
+    owners = max(d.blocks - shared, 0)
+    return (0,) * owners + (1,) * (d.blocks - owners)
+
+
 _HASHED = 1 << 16
 
 
 def compression(d: Dims) -> tuple[int, ...]:
     """DeepSeek V4: each block's ``attention.compress_ratios``, and whether it routes by a table."""
     hashed = d.number("hash_layer_count", 0, 0)
-    ratios = d.per_block("attention.compress_ratios")
+    ratios = d.listed("attention.compress_ratios")
     return tuple(r + _HASHED * (i < hashed) for i, r in enumerate(ratios))
 
 

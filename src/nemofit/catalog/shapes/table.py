@@ -342,6 +342,7 @@ ROWS: dict[str, Row] = {
         ),
         sparse=rules.if_experts,
         sliding=rules.sliding_pattern,
+        mark=rules.without_own_kv,
     ),
     "glm-dsa": SPARSE_LATENT,
     "glm4": Row(
