@@ -109,10 +109,12 @@ class Checkpoint:
     Attributes:
         repo: owner/name on Hugging Face.
         format: bf16, fp8, awq, gptq-int4, w4a16, nvfp4, ...
+        size: Published size of its weights, None where not known.
     """
 
     repo: str
     format: str
+    size: PublishedSize | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,12 +217,24 @@ def find_model(name: str) -> ModelCard:
 
 
 def active_parameters(model: ModelSpec) -> int:
-    """Parameters that work on one token: all but the experts that are not chosen for it."""
-    experts, used = model.integer("expert_count"), model.integer("expert_used_count")
-    if not experts or not used:
-        return model.parameters
-    routed = sum(t.elements for t in model.tensors if _is_routed(t.name))
-    return model.parameters - routed + routed * used // experts
+    """Parameters that work on one token: without the experts that are not chosen for it, and
+    without appended blocks that predict further tokens."""
+    experts = model.integer("expert_count")
+    used = model.integer("expert_used_count")
+    end = model.integer("block_count") - model.integer("nextn_predict_layers")
+    active = 0
+    for tensor in model.tensors:
+        if _block(tensor.name) >= end:
+            continue
+        routed = experts and used and _is_routed(tensor.name)
+        active += tensor.elements * used // experts if routed else tensor.elements
+    return active
+
+
+def _block(tensor: str) -> int:
+    """The number of a tensor's block, -1 outside the blocks."""
+    number = tensor.split(".", 2)[1] if tensor.startswith("blk.") else ""
+    return int(number) if number.isdecimal() else -1
 
 
 def _is_routed(name: str) -> bool:
@@ -258,7 +272,7 @@ def _card(id: str, entry: Mapping[str, Any]) -> ModelCard:
         hf_repo=entry["hf_repo"],
         architecture=entry["architecture"],
         metadata=metadata,
-        context=entry["metadata"]["context_length"],
+        context=entry.get("context", entry["metadata"]["context_length"]),
         context_note=entry.get("context_note"),
         parameters=published.get("total"),
         active=published.get("active"),
@@ -302,7 +316,14 @@ def _card(id: str, entry: Mapping[str, Any]) -> ModelCard:
             OllamaTag(tag=tag, file_type=t.get("file_type"), bytes=t.get("bytes"))
             for tag, t in entry["ollama"].items()
         ),
-        vllm=tuple(Checkpoint(**c) for c in entry["vllm"]),
+        vllm=tuple(
+            Checkpoint(
+                repo=c["repo"],
+                format=c["format"],
+                size=PublishedSize(**c["size"]) if "size" in c else None,
+            )
+            for c in entry["vllm"]
+        ),
         notes=tuple(entry["notes"]),
         sources=tuple(entry["source"]),
     )

@@ -128,6 +128,7 @@ class OllamaTag(_Fields):
 class Checkpoint(_Fields):
     repo: Repo
     format: Short
+    size: Annotated[Size, BeforeValidator(_published)] | None = None
 
 
 class ModelEntry(_Fields):
@@ -151,6 +152,7 @@ class ModelEntry(_Fields):
         dict[str, Scalar | Annotated[list[Scalar], Field(max_length=_LONGEST_LIST)]],
         AfterValidator(_known_metadata),
     ]
+    context: Count | None = None
     context_note: Text | None = None
     parameters: Parameters | None = None
     scores: list[Score] = []
