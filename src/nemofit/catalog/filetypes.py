@@ -23,15 +23,18 @@ from .ggml import (
     tensor_bytes,
 )
 from .model import ModelSpec
+from .quality import QualityLoss, quality
 
 __all__ = [
     "FileType",
     "GgmlType",
+    "QualityLoss",
     "file_types",
     "find_file_type",
     "ggml_type",
     "ggml_types",
     "needs_imatrix",
+    "quality",
     "row_bytes",
     "source_types",
     "tensor_bytes",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from ..errors import DataError
 from .clauses import CATEGORIES, MIXTURES, parse_clause
@@ -18,6 +18,7 @@ from .yaml_schema import entries, place, section
 
 Name = Annotated[str, Field(min_length=1, max_length=100)]
 Count = Annotated[int, Field(ge=0, le=1 << 32)]
+Capability = Annotated[float, Field(ge=1, le=99)]
 Positive = Annotated[int, Field(ge=1, le=1 << 32)]
 
 
@@ -87,6 +88,58 @@ class Architecture(_Entry):
     layers_times: Name | None = None
 
 
+class CacheType(_Entry):
+    """A type of the KV cache."""
+
+    type: Name
+    bytes_per_32: Positive
+
+
+class Checkpoint(_Entry):
+    """A format of safetensors checkpoints."""
+
+    weight_bits: Positive
+    group_bits: Annotated[float, Field(ge=0, le=64)] = 0.0
+    group: Count = 0
+    native: Capability | None = None
+    weight_only: Capability | None = None
+    source: Name
+
+
+class Loss(_Entry):
+    """What one file type lost in one published table."""
+
+    quant: Name
+    imatrix: bool = False
+    perplexity: Annotated[float, Field(gt=0)] | None = None
+    percent: float | None = None
+    kl: Annotated[float, Field(ge=0)] | None = None
+
+
+class LossTable(_Entry):
+    """A published table of losses; percent is worked out where perplexities are given."""
+
+    model: Name
+    parameters: Annotated[int, Field(ge=1, le=1 << 50)]
+    source: Name
+    kl: Literal["mean", "median"] | None = None
+    reference: Annotated[float, Field(gt=0)] | None = None
+    general: bool = False
+    note: str | None = None
+    rows: Annotated[list[Loss], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _work_out(self) -> LossTable:
+        for row in self.rows:
+            if row.perplexity is not None:
+                if self.reference is None:
+                    raise ValueError("perplexity needs the field reference beside rows")
+                row.percent = round((row.perplexity / self.reference - 1) * 100, 4)
+            if row.kl is not None and self.kl is None:
+                raise ValueError("kl needs the field kl beside rows: mean or median")
+        return self
+
+
 class _Tensors(BaseModel):
     names: list[Name]
 
@@ -96,6 +149,9 @@ SECTIONS: Final[dict[str, type[BaseModel]]] = {
     "ggml_types": Type,
     "file_types": Recipe,
     "architectures": Architecture,
+    "kv_cache_types": CacheType,
+    "checkpoint_formats": Checkpoint,
+    "quality": LossTable,
 }
 
 

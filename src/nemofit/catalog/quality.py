@@ -1,0 +1,124 @@
+"""What a file type costs in quality, as published for the model nearest in size.
+
+from nemofit.catalog.quality import quality
+
+quality("Q4_K_M", imatrix=True, parameters=8_000_000_000).grade     # "slight"
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import log
+from typing import Final, NamedTuple, cast
+
+from . import store
+from .ggml import find_file_type, section
+
+GRADES: Final = (
+    (0.02, "near-lossless"),
+    (0.05, "slight"),
+    (0.15, "noticeable"),
+    (float("inf"), "heavy"),
+)
+"""Upper bounds of the KL divergence in nats. On Llama 3 8B, Q5_K_S and above are near-lossless,
+Q4_K_S to Q5_0 and IQ4_XS slight, Q3_K_M and IQ3_XS noticeable, everything below IQ3_XS heavy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityLoss:
+    """What a file type lost against the same model at 16 bits, where it was measured.
+
+    Attributes:
+        quant: File type.
+        grade: near-lossless, slight, noticeable or heavy: :data:`GRADES` of the KL divergence.
+        kl_divergence: Mean Kullback-Leibler divergence in nats.
+        kl_model, kl_source: On which model, and the source's id in ``data/quants.yaml``.
+        perplexity_percent: Increase of perplexity on the Wikitext-2 test set in percent.
+        perplexity_model, perplexity_source: The same for perplexity.
+        imatrix: Whether the divergence is of files made with an importance matrix. Where it is not
+            what was asked, only that was measured: without a matrix a file loses more than with.
+    """
+
+    quant: str
+    grade: str
+    kl_divergence: float
+    kl_model: str
+    kl_source: str
+    perplexity_percent: float
+    perplexity_model: str
+    perplexity_source: str
+    imatrix: bool
+
+
+class _Figure(NamedTuple):
+    value: float
+    model: str
+    parameters: int
+    source: str
+    imatrix: bool
+
+
+def grade(kl_divergence: float) -> str:
+    """The word for a loss in nats: near-lossless, slight, noticeable or heavy."""
+    return next(word for bound, word in GRADES if kl_divergence < bound)
+
+
+def quality(quant: str, imatrix: bool, parameters: int) -> QualityLoss | None:
+    """The published loss of a file type, on the model nearest in size.
+
+    Only tables marked ``general`` in the data answer for other models: those of the Llama 3 family,
+    since the same file type hurts a newer, more heavily trained model more. Divergence and
+    perplexity may come from different models.
+
+    Args:
+        quant: A file type.
+        imatrix: Made with an importance matrix.
+        parameters: Weights of the model asked about.
+
+    Returns:
+        None where nothing is published about the file type.
+
+    Raises:
+        UnknownNameError: No such file type.
+    """
+    name = find_file_type(quant).name
+    figures = store.derived("quants", _figures)
+    kl = _nearest(figures.get((name, "kl"), ()), imatrix, parameters)
+    percent = _nearest(figures.get((name, "percent"), ()), imatrix, parameters)
+    if kl is None or percent is None:
+        return None
+    return QualityLoss(
+        quant=name,
+        grade=grade(kl.value),
+        kl_divergence=kl.value,
+        kl_model=kl.model,
+        kl_source=kl.source,
+        perplexity_percent=percent.value,
+        perplexity_model=percent.model,
+        perplexity_source=percent.source,
+        imatrix=kl.imatrix,
+    )
+
+
+def _nearest(figures: Sequence[_Figure], imatrix: bool, parameters: int) -> _Figure | None:
+    def distance(figure: _Figure) -> tuple[float, bool]:
+        return abs(log(figure.parameters / max(1, parameters))), figure.imatrix is not imatrix
+
+    return min(figures, key=distance, default=None)
+
+
+def _figures(entries: store.Entries) -> Mapping[tuple[str, str], Sequence[_Figure]]:
+    """Figures by file type and what they measure."""
+    out: dict[tuple[str, str], list[_Figure]] = {}
+    for table in section(entries, "quality").values():
+        if not table["general"]:
+            continue
+        model, source = str(table["model"]), str(table["source"])
+        parameters = cast("int", table["parameters"])
+        for row in cast("list[dict[str, float]]", table["rows"]):
+            for what in ("kl", "percent"):
+                if what in row and (what != "kl" or table["kl"] == "mean"):
+                    figure = _Figure(row[what], model, parameters, source, bool(row["imatrix"]))
+                    out.setdefault((str(row["quant"]), what), []).append(figure)
+    return out
