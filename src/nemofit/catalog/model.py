@@ -10,15 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 Scalar = bool | int | float | str
 Value = Scalar | tuple[Scalar, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """One weight tensor.
+class Tensor(NamedTuple):
+    """One weight tensor; a named tuple because a model has hundreds and a catalog very many.
 
     Attributes:
         name: GGUF name, for example ``blk.0.attn_q.weight``.
