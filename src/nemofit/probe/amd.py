@@ -102,6 +102,7 @@ def _memory(site: Site, folder: str, gpu: Gpu, node: _Node | None, host: Host) -
     if not _is_apu(site, folder, gpu):
         free = max(0, vram - used) if used is not None else None
         return _noted(replace(gpu, total_bytes=vram, free_bytes=free), free)
+    gpu = replace(gpu, name=_name_in_processor(host) or gpu.name)
     gtt = site.number(f"{folder}/mem_info_gtt_total") or 0
     if not (vram < gtt and _kernel(site) >= _GTT_FIRST_KERNEL):
         free = max(0, vram - used) if used is not None else None
@@ -170,6 +171,12 @@ def _name(site: Site, folder: str, device: int | None, pci_id: str | None) -> st
                     return fields[2]
     listed = pci_name(site, pci_id) if pci_id else None
     return f"AMD {listed}" if listed else f"AMD GPU {pci_id or 'unknown'}"
+
+
+def _name_in_processor(host: Host) -> str | None:
+    """``AMD Ryzen 7 7840HS w/ Radeon 780M Graphics`` names the card that the lists do not."""
+    m = re.search(r"\b(?:w/|with)\s+(Radeon .+)$", host.cpu or "")
+    return f"AMD {m[1].strip()}" if m else None
 
 
 def _kfd_nodes(site: Site) -> dict[str, _Node]:

@@ -44,7 +44,7 @@ def with_figures(gpu: Gpu) -> Gpu:
         return _unknown(gpu)
     known = replace(
         gpu,
-        name=card.name if gpu.pci_id and gpu.pci_id in gpu.name else gpu.name,
+        name=card.name if _vague(gpu) else gpu.name,
         architecture=card.architecture or gpu.architecture,
         card_id=card.id,
     )
@@ -57,6 +57,11 @@ def with_figures(gpu: Gpu) -> Gpu:
         fp32_tflops=card.fp32_tflops or gpu.fp32_tflops,
     )
     return _bounded(known, card) if whole and not card.shared else known
+
+
+def _vague(gpu: Gpu) -> bool:
+    """Whether the name is only a PCI id, or a list of cards that share one."""
+    return "/" in gpu.name or (gpu.pci_id is not None and gpu.pci_id in gpu.name)
 
 
 def physical(gpu: Gpu) -> int | None:

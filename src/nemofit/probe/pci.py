@@ -45,6 +45,7 @@ def pci_name(site: Site, pci_id: str) -> str | None:
         text = site.text(path, _LIST_LIMIT)
         if text is None:
             continue
+        text = "\n" + text
         start = text.find(f"\n{vendor} ")
         end = _next_vendor(text, start + 1)
         at = text.find(f"\n\t{device} ", start, end) if start >= 0 else -1
