@@ -1,7 +1,8 @@
-"""Compile the facts in ``data/`` while the wheel is built.
+"""Put the facts in ``data/`` into the wheel, as they are and compiled.
 
-The wheel carries ``nemofit/_data/*.json`` beside the YAML, so that an installed nemofit imports
-neither a YAML parser nor pydantic to start. A broken data file fails the build with its place.
+The wheel carries ``nemofit/_data/*.yaml`` and, beside them, ``*.json``: an installed nemofit
+imports neither a YAML parser nor pydantic to start. A broken data file fails the build and is
+named. An editable install reads ``data/`` where it lies.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
 class CompileFacts(BuildHookInterface):  # type: ignore[type-arg]
-    """Adds the compiled form of every data file to the wheel; an editable install needs none."""
+    """Adds every data file and its compiled form to the wheel."""
 
     PLUGIN_NAME = "custom"
 
@@ -23,6 +24,7 @@ class CompileFacts(BuildHookInterface):  # type: ignore[type-arg]
         if version == "editable":
             return
         root = Path(self.root)
+        build_data["force_include"][str(root / "data")] = "nemofit/_data"
         self.compiled = TemporaryDirectory(prefix="nemofit-facts-")
         sys.path.insert(0, str(root / "src"))
         try:
