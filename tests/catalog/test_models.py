@@ -42,7 +42,7 @@ def test_every_name_means_one_model():
     for m in MODELS:
         for name in (m.id, m.name, *m.aliases, m.hf_repo, *(t.tag for t in m.ollama)):
             owners.setdefault(plain(name), set()).add(m.id)
-    assert {} == {name: ids for name, ids in owners.items() if len(ids) > 1}
+    assert {name: ids for name, ids in owners.items() if len(ids) > 1} == {}
 
 
 @pytest.mark.parametrize(
@@ -72,5 +72,5 @@ def test_a_family_is_ambiguous_and_lists_its_members():
 def test_a_misspelt_name_is_not_replaced_but_suggested():
     with pytest.raises(UnknownNameError) as e:
         find_model("nemotrn 70b")
-    assert (False, 4) == (e.value.ambiguous, e.value.exit_code)
+    assert (e.value.ambiguous, e.value.exit_code) == (False, 4)
     assert "nemotron-70b" in e.value.near

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from math import isfinite
 from typing import Annotated, Any, Final
 
 from pydantic import (
@@ -21,25 +22,18 @@ from pydantic import (
     StrictBool,
     StrictFloat,
     StrictInt,
+    TypeAdapter,
     ValidationError,
 )
 
 from ..errors import DataError
 from .yaml_schema import broken, place, section
 
-ID: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_REPO: Final = r"^[A-Za-z0-9][\w.-]*/[\w.-]+$"
-_KEY: Final = re.compile(r"[a-z0-9_]+(\.[a-z0-9_]+)*")
 _SIZE: Final = re.compile(r"(\d{1,6}(?:\.(\d{1,4}))?) (GB|GiB|MB|MiB)")
 _UNIT: Final = {"GB": 10**9, "GiB": 1 << 30, "MB": 10**6, "MiB": 1 << 20}
-_REQUIRED: Final = (
-    "block_count",
-    "context_length",
-    "vocab_size",
-    "embedding_length",
-    "tied_embeddings",
-)
+_NUMBERS: Final = ("block_count", "context_length", "vocab_size", "embedding_length")
 _LONGEST_LIST: Final = 1024
+_FIELDS_PAGE: Final = "docs/catalog.md lists the fields"
 
 
 def _line(text: str) -> str:
@@ -48,14 +42,39 @@ def _line(text: str) -> str:
     return text.strip()
 
 
+def _form(pattern: str, expected: str) -> AfterValidator:
+    compiled = re.compile(pattern)
+
+    def check(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise ValueError(f"expected {expected}")
+        return text
+
+    return AfterValidator(check)
+
+
 Text = Annotated[str, Field(max_length=1000), AfterValidator(_line)]
 Short = Annotated[str, Field(max_length=100), AfterValidator(_line)]
-Repo = Annotated[str, Field(max_length=120, pattern=_REPO)]
-Date = Annotated[str, Field(pattern=r"^20\d\d(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?$")]
+Id = Annotated[
+    str, _form(r"[a-z0-9][a-z0-9._-]{0,63}", "lower case letters, digits, '.', '_' and '-'")
+]
+Repo = Annotated[str, _form(r"[A-Za-z0-9][\w.-]{0,60}/[\w.-]{1,100}", "owner/name")]
+FileName = Annotated[
+    str, _form(r"[^/\\]{0,120}\{quant\}[^/\\]{0,40}\.gguf", "a name such as Model-{quant}.gguf")
+]
+Date = Annotated[
+    str,
+    _form(
+        r"20\d\d(-(0[1-9]|1[0-2])(-(0[1-9]|[12]\d|3[01]))?)?",
+        "a date such as 2024, 2024-07 or 2024-07-23",
+    ),
+]
+Architecture = Annotated[str, _form(r"[a-z0-9_-]{1,40}", "GGUF's general.architecture")]
+Key = Annotated[
+    str, _form(r"[a-z0-9_]{1,60}(\.[a-z0-9_]{1,60}){0,3}", "a GGUF key without its prefix")
+]
 Count = Annotated[int, Field(strict=True, gt=0, lt=10**14)]
 Number = StrictInt | Annotated[StrictFloat, Field(allow_inf_nan=False)]
-Scalar = StrictBool | Number | Short
-FileName = Annotated[str, Field(max_length=160, pattern=r"^[^/\\]*\{quant\}[^/\\]*\.gguf$")]
 Sources = Annotated[list[Short], Field(min_length=1)]
 
 
@@ -71,12 +90,26 @@ def _published(value: object) -> object:
     return {"bytes": round(float(figure) * _UNIT[unit]), "within": round(within)}
 
 
-def _known_metadata(metadata: dict[str, object]) -> dict[str, object]:
-    for key in metadata:
-        if not _KEY.fullmatch(key):
-            raise ValueError(f"{key!r} is no GGUF key without its architecture's prefix")
-    if missing := [key for key in _REQUIRED if key not in metadata]:
-        raise ValueError(f"lacks {', '.join(missing)}")
+def _value(value: object) -> object:
+    values = value if isinstance(value, list) else [value]
+    if not 0 < len(values) <= _LONGEST_LIST or not all(map(_is_scalar, values)):
+        raise ValueError("expected a number, true, false, a word, or a list of them")
+    return value
+
+
+def _is_scalar(value: object) -> bool:
+    if isinstance(value, str):
+        return 0 < len(value) <= 100 and value.isprintable()
+    return isinstance(value, (bool, int)) or (isinstance(value, float) and isfinite(value))
+
+
+def _shape(metadata: dict[str, object]) -> dict[str, object]:
+    for key in _NUMBERS:
+        value = metadata.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ValueError(f"expected {key} with a whole number above 0")
+    if not isinstance(metadata.get("tied_embeddings"), bool):
+        raise ValueError("expected tied_embeddings with true or false")
     return metadata
 
 
@@ -147,10 +180,9 @@ class ModelEntry(_Fields):
     chat_template: Short | None = None
     good_for: Text | None = None
     not_good_for: Text | None = None
-    architecture: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,40}$")]
+    architecture: Architecture
     metadata: Annotated[
-        dict[str, Scalar | Annotated[list[Scalar], Field(max_length=_LONGEST_LIST)]],
-        AfterValidator(_known_metadata),
+        dict[Key, Annotated[object, AfterValidator(_value)]], AfterValidator(_shape)
     ]
     context: Count | None = None
     context_note: Text | None = None
@@ -163,43 +195,52 @@ class ModelEntry(_Fields):
     source: Sources
 
 
+_ID: Final = TypeAdapter(Id)
+
+
 def validate(raw: object, file: str) -> dict[str, object]:
     """Check a models file and return its entries by id as plain data.
 
     Raises:
         DataError: Names file, line, entry, field and what was expected.
     """
-    sources = section(raw, file, "sources", required=False)
-    found = section(raw, file, "models")
     for key in raw if isinstance(raw, dict) else ():
         if key not in ("models", "sources"):
             raise DataError(
                 f"{place(raw, file, (key,))}: {key!r} is not a section that is known",
                 "a models file has the sections 'sources' and 'models'",
             )
+    found = section(raw, file, "models")
+    sources = section(raw, file, "sources", required=False)
     out: dict[str, object] = {}
     for key, fields in found.items():
-        if not ID.fullmatch(key):
-            raise DataError(
-                f"{place(found, file, (key,))}: {key!r:.80} is no id",
-                "use lower case letters, digits, '.', '_' and '-'",
-            )
         try:
+            _ID.validate_python(key)
             entry = ModelEntry.model_validate(fields)
         except ValidationError as e:
-            raise _with_near_misses(broken(e, found, file, "model", key), e) from None
+            raise _unknown_field(e, found, file, key) or broken(
+                e, found, file, "model", key
+            ) from None
         plain = entry.model_dump(mode="json", exclude_none=True)
         out[key] = _with_sources(plain, sources, file, found, key)
     return out
 
 
-def _with_near_misses(error: DataError, cause: ValidationError) -> DataError:
-    first = cause.errors(include_url=False)[0]
-    if first["type"] != "extra_forbidden":
-        return error
-    known = {name for model in _Fields.__subclasses__() for name in model.model_fields}
-    near = get_close_matches(str(first["loc"][-1]), known, n=3)
-    return DataError(error.message, "did you mean: " + ", ".join(near)) if near else error
+def _unknown_field(
+    error: ValidationError, found: dict[str, object], file: str, key: str
+) -> DataError | None:
+    """The first field that no entry has, with those it resembles: often why another is missing."""
+    for one in error.errors(include_url=False):
+        if one["type"] == "extra_forbidden":
+            path = ".".join(str(step) for step in one["loc"])
+            known = {name for model in _Fields.__subclasses__() for name in model.model_fields}
+            near = get_close_matches(str(one["loc"][-1]), sorted(known), n=3)
+            return DataError(
+                f"{place(found, file, (key, *one['loc']))}: model {key!r}: {path}:"
+                " is not a field that is known",
+                "did you mean: " + ", ".join(near) if near else _FIELDS_PAGE,
+            )
+    return None
 
 
 def _with_sources(
