@@ -299,7 +299,7 @@ def spec(architecture: str, metadata: Metadata) -> ModelSpec:
 
 
 def load(engine: Engine, model: ModelSpec, directory: Path) -> None:
-    types = ["I32" if "tid2eid" in t.name else "F32" for t in model.tensors]
+    types = [t.type or "F32" for t in model.tensors]
     path = directory / "model.gguf"
     write_sparse(path, model, types)
     header = path.read_bytes()[: 1 << 16]

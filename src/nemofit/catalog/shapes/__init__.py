@@ -34,7 +34,8 @@ def tensors_of(architecture: str, metadata: Mapping[str, Value]) -> tuple[Tensor
             that GGUF does not hold: ``tied_embeddings``, ``rope_factors``, ``attention_bias``, ...
 
     Returns:
-        Tensors without types: those outside the blocks, then block by block.
+        Those outside the blocks, then block by block; without types, but for tables of whole
+        numbers, which no file type changes.
 
     Raises:
         DataError: The architecture is not known, or a key is missing or makes no sense.
@@ -47,24 +48,28 @@ def tensors_of(architecture: str, metadata: Mapping[str, Value]) -> tuple[Tensor
         )
     dims = Dims(architecture, metadata)
     root = [tensor for part in row.root for tensor in part(dims)]
-    out = [Tensor(name, shape) for name, shape in _sized(architecture, root)]
-    templates: dict[Layer, Shapes] = {}
+    out = [Tensor(*parts) for parts in _typed(architecture, root)]
+    templates: dict[Layer, list[_Parts]] = {}
     for i, layer in enumerate(row.layers(dims)):
         template = templates.get(layer)
         if template is None:
-            template = _sized(architecture, joined(row.block, dims, layer))
+            template = _typed(architecture, joined(row.block, dims, layer))
             templates[layer] = template
         prefix = f"blk.{i}."
-        out += [Tensor(prefix + name, shape) for name, shape in template]
+        out += [Tensor(prefix + name, shape, kind) for name, shape, kind in template]
     return tuple(out)
 
 
-def _sized(architecture: str, shapes: Shapes) -> Shapes:
-    """Refuse tensors without elements: a size is missing or wrong."""
+_Parts = tuple[str, tuple[int, ...], str | None]
+_WHOLE_NUMBERS = {"ffn_gate_tid2eid.weight": "I32"}
+
+
+def _typed(architecture: str, shapes: Shapes) -> list[_Parts]:
+    """Add the types that are always the same; refuse tensors without elements."""
     for name, shape in shapes:
         if min(shape) < 1:
             raise DataError(
                 f"{architecture}: the metadata leaves {name} without a size: {shape}",
                 "state feed_forward_length, expert_count, attention.head_count and the like",
             )
-    return shapes
+    return [(name, shape, _WHOLE_NUMBERS.get(name)) for name, shape in shapes]
