@@ -23,9 +23,10 @@ gpus:
 
 
 @pytest.fixture(autouse=True)
-def _as_it_was() -> Iterator[None]:
-    """Leave the store as every other test finds it."""
+def _as_it_was(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Compile the shipped facts once; leave the store as every other test finds it."""
     cache = store._cache
+    store.use_cache(tmp_path_factory.getbasetemp() / "compiled")
     yield
     store.use_personal_catalog(None)
     store.use_cache(cache)
@@ -169,8 +170,20 @@ def test_a_personal_card_is_found_by_name(tmp_path: Path) -> None:
 def test_a_directory_that_was_named_must_exist(tmp_path: Path) -> None:
     store.use_personal_catalog(tmp_path / "nowhere")
     assert store.gpus()
-    with pytest.raises(DataError, match="nowhere"):
-        store.use_personal_catalog(tmp_path / "nowhere", must_exist=True)
+    for missing in (tmp_path / "nowhere", tmp_path / ("nowhere" * 1000)):
+        with pytest.raises(DataError, match="nowhere") as e:
+            store.use_personal_catalog(missing, must_exist=True)
+        assert len(e.value.message) < 300
+
+
+def test_a_personal_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "gpus.yaml").mkdir()
+    store.use_personal_catalog(tmp_path)
+    with pytest.raises(DataError, match=r"gpus\.yaml is not a regular file"):
+        store.gpus()
+    store.use_personal_catalog(tmp_path / ("long" * 1000))
+    with pytest.raises(DataError, match="cannot be read"):
+        store.gpus()
 
 
 @pytest.mark.parametrize(

@@ -78,9 +78,9 @@ def use_personal_catalog(directory: Path | None, *, must_exist: bool = False) ->
         DataError: ``must_exist`` and it is not a directory.
     """
     global _personal
-    if directory is not None and must_exist and not directory.is_dir():
+    if directory is not None and must_exist and not _is_directory(directory):
         raise DataError(
-            f"catalog directory {str(directory)!r} does not exist",
+            f"catalog directory {str(directory)[:200]!r} does not exist",
             "name a directory that holds models.yaml, quants.yaml or gpus.yaml",
         )
     _personal = directory
@@ -152,10 +152,25 @@ def _entries(kind: str) -> Entries:
         shipped = data_directory()
         found = _load(kind, shipped / f"{kind}.yaml", shipped / f"{kind}.json")
         own = _personal / f"{kind}.yaml" if _personal else None
-        if own is not None and own.exists():
+        if own is not None and _is_there(own):
             found = {**found, **_load(kind, own, None)}
         _loaded[kind] = MappingProxyType(found)
     return _loaded[kind]
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a file is there; also where one cannot look: reading it then says why."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
 
 
 def _load(kind: str, path: Path, built: Path | None) -> dict[str, Mapping[str, object]]:
