@@ -200,6 +200,9 @@ def test_an_apu_on_an_old_kernel(site: MakeSite) -> None:
     assert gpu.gfx_target == "gfx90c"
     assert (gpu.shared, gpu.total_bytes) == (False, 536870912)
     assert gpu.free_bytes == 536870912 - 490000000
+    machine = probe(site(files))
+    assert machine.gpus == ()
+    assert "the processor is planned for" in machine.hidden_gpus[0].notes[-1]
 
 
 def test_an_integrated_card_beside_a_card(site: MakeSite) -> None:

@@ -132,3 +132,4 @@ def test_the_whole_machine() -> None:
     assert gpu.card_id == "apple-m3-max"
     assert gpu.bandwidth_gb_s == 400
     assert machine.host.os == "macos"
+    assert (machine.host.ram_bandwidth_gb_s, machine.host.ram_bandwidth_basis) == (400, "published")

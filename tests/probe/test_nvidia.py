@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from standin import GIB, MIB, Driver, rtx_4090, script
 from conftest import plant
 from nemofit.catalog.schema_gpus import validate
 from nemofit.catalog.yaml_load import parse
+from nemofit.machine.file import machine_from_json, machine_to_json
 from nemofit.machine.records import Host
 from nemofit.probe.nvidia import bus_id, read_nvidia
 from nemofit.probe.site import Site
@@ -237,6 +239,14 @@ def test_a_lost_card_keeps_its_name(driver: Driver, root: Path) -> None:
     gpu = only(driver.probe(script(rtx_4090(lost_after="nvmlDeviceGetPciInfo_v3")), root))
     assert gpu["name"] == "NVIDIA GeForce RTX 4090"
     assert gpu["pci_bus_id"] == "0000:41:00.0"
+
+
+def test_the_answer_is_a_machine_file(driver: Driver, root: Path) -> None:
+    """What the probe gives can be saved and read again, sick and hidden cards included."""
+    text = script(rtx_4090(0, compute=f"9:{GIB}"), rtx_4090(1, total=4), gb10(), rtx_4090(3))
+    plain = driver.probe(text, root, {"CUDA_VISIBLE_DEVICES": "0,1,2"})
+    assert plain["hidden_gpus"]
+    assert json.loads(json.dumps(machine_to_json(machine_from_json(plain)))) == plain
 
 
 def test_a_card_vanishes_between_two_calls(driver: Driver, root: Path) -> None:

@@ -34,6 +34,7 @@ class Gpu:
         card_id: Id in data/gpus.yaml that the figures come from, None for an unknown card.
         index, uuid, pci_bus_id, pcie_gen, pcie_lanes, power_w, display, error, notes: As read;
             the PCIe link is the best that card and slot can do, not the idle state.
+        integrated: Built into the processor: engines use it only where there is no other card.
         reserved_bytes: Held back by driver and firmware; physical memory is total + reserved.
         pci_id: PCI vendor and device, "10de:2684".
         cores: Shader, stream or GPU cores as the vendor counts them.
@@ -67,6 +68,7 @@ class Gpu:
     display: bool | None = None
     error: str | None = None
     notes: tuple[str, ...] = ()
+    integrated: bool = False
     reserved_bytes: int | None = None
     pci_id: str | None = None
     cores: int | None = None

@@ -102,7 +102,7 @@ def _memory(site: Site, folder: str, gpu: Gpu, node: _Node | None, host: Host) -
     if not _is_apu(site, folder, gpu):
         free = max(0, vram - used) if used is not None else None
         return _noted(replace(gpu, total_bytes=vram, free_bytes=free), free)
-    gpu = replace(gpu, name=_name_in_processor(host) or gpu.name)
+    gpu = replace(gpu, name=_name_in_processor(host) or gpu.name, integrated=True)
     gtt = site.number(f"{folder}/mem_info_gtt_total") or 0
     if not (vram < gtt and _kernel(site) >= _GTT_FIRST_KERNEL):
         free = max(0, vram - used) if used is not None else None

@@ -46,8 +46,9 @@ def assemble(site: Site) -> Machine:
         from .figures import with_figures
 
         _choose_as_engines_do(found, [with_figures(g) for g in found.gpus])
+    host = _without_card_memory(site, host, found.gpus)
     return Machine(
-        host=_without_card_memory(site, host, found.gpus),
+        host=_with_bandwidth(host, found.gpus),
         gpus=tuple(found.gpus),
         driver=found.driver,
         cuda_version=found.cuda_version,
@@ -127,13 +128,13 @@ def _choose_as_engines_do(found: _Found, gpus: Sequence[Gpu]) -> None:
     """
     from .visible import with_note
 
-    discrete = any(not g.shared and g.error is None for g in gpus)
+    discrete = any(not g.integrated and g.error is None for g in gpus)
     found.gpus = []
     for g in gpus:
-        if g.shared and discrete:
+        if g.integrated and discrete:
             why = "integrated: not used beside a card with its own memory"
             found.hidden.append(with_note(g, why))
-        elif g.shared and g.card_id is None and g.vendor in ("intel", "amd"):
+        elif g.integrated and g.card_id is None and g.vendor != "nvidia":
             why = "integrated, no figures known: the processor is planned for"
             found.hidden.append(with_note(g, why))
         else:
@@ -157,3 +158,11 @@ def _without_card_memory(site: Site, host: Host, gpus: Sequence[Gpu]) -> Host:
             notes=(*host.notes, note),
         )
     return host
+
+
+def _with_bandwidth(host: Host, gpus: Sequence[Gpu]) -> Host:
+    """Where processor and card share one memory, the card's entry tells how fast it is."""
+    rates = [g.bandwidth_gb_s for g in gpus if g.shared and g.card_id and g.bandwidth_gb_s]
+    if not rates:
+        return host
+    return replace(host, ram_bandwidth_gb_s=rates[0], ram_bandwidth_basis="published")

@@ -95,6 +95,7 @@ def _memory(gpu: Gpu, regions: list[Region], host: Host) -> Gpu:
         return replace(
             gpu,
             shared=True,
+            integrated=True,
             total_bytes=host.ram_total_bytes,
             free_bytes=host.ram_available_bytes,
             pcie_gen=None,

@@ -235,6 +235,7 @@ def _memory(ask: Asker, handle: object, card: Gpu, host: Host) -> Gpu:
     return replace(
         with_note(card, "memory is the host's: the driver reports none of the card's own"),
         shared=True,
+        integrated=True,
         total_bytes=host.ram_total_bytes,
         free_bytes=host.ram_available_bytes,
     )

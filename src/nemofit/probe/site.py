@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 Run = Callable[[Sequence[str]], "str | None"]
 
-DEADLINE_S = 15.0
+DEADLINE_S = 30.0  # eight cards without persistence mode take most of it to wake
 _TEXT_LIMIT = 1 << 18
 
 
