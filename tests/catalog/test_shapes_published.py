@@ -214,6 +214,13 @@ MODELS = [
         | {"nextn_predict_layers": 1, "attention_bias": True, "attention_qk_norm": True},
     ),
     Published(
+        "zai-org/GLM-4.7-Flash", "deepseek2", 31221488576,
+        sizes(48, 2048, 20, 1, 10240, 154880) | experts(64, 4, 1536, 1, 1)
+        | latent(768, 512, 256, 256)
+        | {"nextn_predict_layers": 1, "nextn_embedding": True, "nextn_output": True,
+           "expert_gating_func": 2},
+    ),
+    Published(
         "zai-org/GLM-5", "glm-dsa", 753864139008,
         sizes(79, 6144, 64, 1, 12288, 154880) | experts(256, 8, 2048, 1, 3)
         | latent(2048, 512, 256, 256) | INDEXER | {"nextn_predict_layers": 1},
