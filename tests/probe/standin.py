@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 SOURCE = Path(__file__).parent / "fake_nvml"
 MIB = 1 << 20
@@ -67,6 +68,83 @@ def script(*devices: Mapping[str, object], **system: object) -> str:
     facts = {"driver": "580.95.05", "cuda": 13000, "count": len(devices), **system}
     parts = [facts, *devices]
     return "\ndevice\n".join("\n".join(f"{k} = {v}" for k, v in p.items()) for p in parts) + "\n"
+
+
+def a100(n: int = 0, **more: object) -> Lines:
+    """An A100 80GB as a MIG host shows it (81920 MiB, 5120 bit HBM2e at 1593 MHz)."""
+    return rtx_4090(
+        n,
+        name="NVIDIA A100-SXM4-80GB",
+        pci_id=0x20B210DE,
+        capability="8.0",
+        total=81920 * MIB,
+        reserved=733 * MIB,
+        free=81050 * MIB,
+        cores=6912,
+        sm_mhz=1410,
+        memory_mhz=1593,
+        bus_bits=5120,
+        **more,
+    )
+
+
+def mig_slice(n: int, profile: str, mib: int, sms: int, slices: int) -> dict[str, object]:
+    """A MIG slice; memory as the MIG user guide's tables print it."""
+    return {
+        "name": f"NVIDIA A100-SXM4-80GB MIG {profile}",
+        "uuid": f"MIG-{n:08x}-5b9e-5f10-9f5e-b7a4c0d1e2f3",
+        "total": mib * MIB,
+        "reserved": 0,
+        "free": (mib - 12) * MIB,
+        "sms": sms,
+        "slices": slices,
+        "mib": mib,
+        "gpu_instance": n + 7,
+        "compute_instance": 0,
+    }
+
+
+def mig_host(**more: object) -> str:
+    """One card in MIG mode with two slices and gaps between their slots, and one plain card."""
+    card = a100(0, mig=1, mig_max=7, **{"mig.0": 2, "mig.4": 3}, **more)
+    return script(
+        card,
+        a100(1, mig=0),
+        mig_slice(0, "3g.40gb", 40192, 42, 3),
+        mig_slice(1, "1g.10gb", 9728, 14, 1),
+        count=2,
+    )
+
+
+def names(machine: dict[str, Any]) -> list[str]:
+    return [g["name"] for g in machine["gpus"]]
+
+
+def only(machine: dict[str, Any]) -> dict[str, Any]:
+    (gpu,) = machine["gpus"]
+    return dict(gpu)
+
+
+def gb10(**more: object) -> dict[str, object]:
+    """A DGX Spark: driver 580 answers NOT_SUPPORTED to both memory questions."""
+    return {
+        "name": "NVIDIA GB10",
+        "uuid": "GPU-1f0c9a3e-2b77-4a51-9f0e-6d5c4b3a2910",
+        "bus": "0000000F:01:00.0",
+        "pci_id": 0x2E1210DE,
+        "capability": "12.1",
+        "cores": 6144,
+        "sm_mhz": 3003,
+        "compute": "1234:1073741824",
+        "display": 1,
+        **more,
+    }
+
+
+def mixed() -> str:
+    """A slow card on the first slot, a fast one on the second."""
+    slow = rtx_4090(0, name="NVIDIA GeForce GTX 1070", cores=1920, sm_mhz=1911, capability="6.1")
+    return script(slow, rtx_4090(1))
 
 
 class Driver:
