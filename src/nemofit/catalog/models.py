@@ -16,7 +16,6 @@ from ..errors import UnknownNameError
 from . import store
 from .model import ModelSpec, Value
 from .names import plain, resolve
-from .shapes import tensors_of
 
 SHORTEST_FAMILY: Final = 3
 """Characters that a family's name or its beginning must have to list the family."""
@@ -174,6 +173,8 @@ class ModelCard:
 
     @cached_property
     def _spec(self) -> ModelSpec:
+        from .shapes import tensors_of
+
         return ModelSpec(
             id=self.id,
             architecture=self.architecture,
