@@ -315,6 +315,20 @@ def test_this_machine_agrees_with_psutil() -> None:
     assert host.logical_cores == len(os.sched_getaffinity(0)) or host.cpu_quota is not None
 
 
+def test_a_machine_without_cards_loads_nothing_heavy(site: MakeSite) -> None:
+    """Start-up is most of a probe's time: no binding, no psutil, no table of cards."""
+    code = (
+        "import sys\n"
+        "from nemofit.probe import probe\n"
+        "from nemofit.probe.site import Site\n"
+        f"probe(Site(root={site().root!r}))\n"
+        "heavy = {'pynvml', 'psutil', 'pydantic', 'yaml', 'rich', 'subprocess', 'pathlib', 'json'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.strip()) == (0, "")
+
+
 def test_disk_free_agrees_with_the_system(tmp_path: Path) -> None:
     """The nearest folder that exists decides for one that does not."""
     free = disk_free(tmp_path / "not" / "yet" / "there.gguf")

@@ -220,6 +220,15 @@ def test_holders_in_a_container(driver: Driver, root: Path) -> None:
     assert gpu["holders"] == [{"pid": 99, "name": None, "bytes": GIB}]
 
 
+def test_a_list_of_processes_that_cannot_be(driver: Driver, root: Path) -> None:
+    """Bindings of driver branch 535 read other drivers' lists shifted: no such id exists."""
+    garbled = f"99:{GIB} 4294967295:{GIB}"
+    card = rtx_4090(compute=garbled, graphics=garbled, mps=garbled)
+    gpu = only(driver.probe(script(card), root))
+    assert gpu["holders"] == []
+    assert any(n.startswith("processes: driver and binding disagree") for n in gpu["notes"])
+
+
 def test_processes_unsupported(driver: Driver, root: Path) -> None:
     """No list is unknown, not empty."""
     card = rtx_4090()

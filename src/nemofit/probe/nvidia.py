@@ -18,6 +18,7 @@ from .visible import Candidate, cuda_view, with_note
 
 _MAX_CARDS = 256
 _MAX_LINKS = 36  # NVML_NVLINK_MAX_LINKS, nvml.h 13
+_MAX_PID = 1 << 22  # PID_MAX_LIMIT, include/linux/threads.h
 _CLOCK_SM, _CLOCK_MEMORY = 1, 2
 _NOT_AVAILABLE = (1 << 64) - 1
 _INITIAL_PID_NAMESPACE = "pid:[4026531836]"  # PROC_PID_INIT_INO, include/linux/proc_ns.h
@@ -296,6 +297,8 @@ def _holders(ask: Asker, handle: object, card: Gpu, site: Site) -> tuple[Holder,
         listed = ask("", name, handle)
         if listed is None and ask.code == nvml.FUNCTION_NOT_FOUND:
             listed = ask("", f"{name}_v2", handle)
+        if any(p.pid > _MAX_PID for p in listed or ()) and site.system == "linux":
+            ask.code, listed = nvml.STRUCTURES_DIFFER, None
         known = known or listed is not None
         for p in listed or ():
             size = p.usedGpuMemory

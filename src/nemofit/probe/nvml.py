@@ -14,7 +14,7 @@ from .site import Site
 LIBRARY = "libnvidia-ml.so.1"
 _WSL_LIBRARY = "/usr/lib/wsl/lib/libnvidia-ml.so.1"
 
-NOT_SUPPORTED, FUNCTION_NOT_FOUND = 3, 13
+NOT_SUPPORTED, FUNCTION_NOT_FOUND, STRUCTURES_DIFFER = 3, 13, 25
 DRIVER_NOT_LOADED, LIBRARY_NOT_FOUND = 9, 12
 _LOST = {15, 16}
 
