@@ -81,14 +81,14 @@ def find_library() -> None:
             except OSError as e:
                 raise DriverError(f"{_WSL_LIBRARY} cannot be loaded: {e}") from e
         elif "No such file" in str(missing):
-            raise DriverError(_init_reason(LIBRARY_NOT_FOUND)) from missing
+            raise DriverError(f"no driver library ({LIBRARY}) on this system") from missing
         else:
             raise DriverError(f"{LIBRARY} cannot be loaded: {missing}") from missing
 
 
 def _init_reason(code: int) -> str:
     if code == LIBRARY_NOT_FOUND:
-        return f"no driver library ({LIBRARY}, nvml.dll on Windows) on this system"
+        return "no driver library on this system"
     if code == DRIVER_NOT_LOADED:
         return "the kernel driver is not loaded (in a container: start it with --gpus all)"
     if code == 18:
