@@ -76,11 +76,11 @@ def test_the_tightest_ancestor_counts(site: MakeSite) -> None:
     """A roomy group inside a full slice has only what the slice has left."""
     full: Files = {"memory.max": f"{16 * GIB}\n", "memory.current": f"{15 * GIB}\n"}
     roomy: Files = {"memory.max": f"{12 * GIB}\n", "memory.current": f"{GIB}\n"}
-    files = v2("/work.slice/job.scope", {"/work.slice": full, "/work.slice/job.scope": roomy})
+    files = v2("/jobs.slice/job.scope", {"/jobs.slice": full, "/jobs.slice/job.scope": roomy})
     host = read_host(site(files))
     assert host.memory_limit_bytes == 12 * GIB
     assert host.ram_available_bytes == GIB
-    assert "/work.slice:" in host.notes[0]
+    assert "/jobs.slice:" in host.notes[0]
 
 
 def test_the_throttling_limit_counts(site: MakeSite) -> None:
