@@ -108,15 +108,15 @@ def read_fixture(path: Path) -> tuple[Shape, dict[tuple[str, bool], Answer]]:
     answers = {}
     for key, answer in recorded.get("answers", {}).items():
         name, _, matrix = key.partition(" ")
-        if "refusal" in answer:
-            answers[name, bool(matrix)] = Answer({}, refusal=answer["refusal"])
-            continue
-        types = dict(zip((t.name for t in shape.model.tensors), shape.source, strict=True))
-        for row, text in zip(shape.rows, answer["types"], strict=True):
-            types.update(zip(row, _spread(text), strict=False) if text else ())
-        answers[name, bool(matrix)] = Answer(types, answer["mib"], answer["needs_imatrix"])
+        found = Answer({}, refusal=answer["refusal"]) if "refusal" in answer else None
+        if found is None:
+            types = dict(zip((t.name for t in shape.model.tensors), shape.source, strict=True))
+            for row, text in zip(shape.rows, answer["types"], strict=True):
+                types.update(zip(row, _spread(text), strict=False) if text else ())
+            found = Answer(types, answer["mib"], answer["needs_imatrix"])
+        answers[name, bool(matrix)] = found
         if not matrix:
-            answers.setdefault((name, True), answers[name, False])
+            answers[name, True] = found
     return shape, answers
 
 

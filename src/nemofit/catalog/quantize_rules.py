@@ -47,7 +47,7 @@ class Kind(NamedTuple):
     Attributes:
         category: One of :data:`~nemofit.catalog.clauses.CATEGORIES`.
         kept: llama-quantize leaves the tensor as it is.
-        source: Type that the converter writes: F16 or F32.
+        source: Type that the converter writes: F16, F32 or I32.
         at_least_q8_0: Never below Q8_0.
     """
 
@@ -124,6 +124,7 @@ class Architecture:
     float32: tuple[str, ...]
     float32_named: frozenset[str]
     float16: tuple[str, ...]
+    int32_named: frozenset[str]
     q8_0: tuple[str, ...]
     output: str | None
     rules: Mapping[str, Mapping[str, tuple[Clause, ...]]]
@@ -341,10 +342,9 @@ def _kind(a: Architecture, name: str) -> Kind:
         or stem in a.float32_named
         or any(part in name for part in a.float32)
     )
-    if float32 and any(part in name for part in a.float16):
-        float32 = False
-    lifted = any(part in name for part in a.q8_0)
-    return Kind(category, kept, "F32" if float32 else "F16", lifted)
+    float32 = float32 and not any(part in name for part in a.float16)
+    source = "I32" if stem in a.int32_named else "F32" if float32 else "F16"
+    return Kind(category, kept, source, at_least_q8_0=any(part in name for part in a.q8_0))
 
 
 def _choice(file_type: FileType, found: Table, group: Group, imatrix: bool) -> Choice:
@@ -423,6 +423,7 @@ def _architectures(entries: store.Entries) -> Mapping[str, Architecture]:
             float32=own("float32"),
             float32_named=frozenset(names("float32")),
             float16=own("float16"),
+            int32_named=frozenset(names("int32")),
             q8_0=own("q8_0"),
             output=cast("str | None", facts.get("output")),
             rules={name: parse_rules(r) for name, r in rules.items()},
