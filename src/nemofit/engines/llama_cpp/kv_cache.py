@@ -64,8 +64,8 @@ def window_width(model: ModelSpec) -> int:
 
 
 def micro_batch(config: RunConfig) -> int:
-    """Tokens of a micro-batch: never more than the batch, nor than the context."""
-    return min(config.ubatch, config.batch, pad(config.context))
+    """Tokens of a micro-batch: never more than the batch, nor than the context as it was asked."""
+    return min(config.ubatch, config.batch, config.context)
 
 
 @lru_cache(maxsize=64)
@@ -103,8 +103,9 @@ class LayerCache:
 
 
 def layer_caches(model: ModelSpec) -> tuple[LayerCache | None, ...]:
-    """The cache of each block; None where a block has no attention."""
+    """The cache of each block; None where a block has none: no attention, or a next-token block."""
     n = model.integer("block_count")
+    loaded = n - model.integer("nextn_predict_layers")
     heads = model.per_layer("attention.head_count")
     kv = model.per_layer("attention.head_count_kv") if "attention.head_count_kv" in model.metadata else heads
     default = model.integer("embedding_length") // max(max(heads, default=1), 1)
@@ -112,7 +113,8 @@ def layer_caches(model: ModelSpec) -> tuple[LayerCache | None, ...]:
     head_v = model.integer("attention.value_length", default)
     windows = window_layers(model)
     return tuple(
-        LayerCache(kv[i] * head_k, kv[i] * head_v, windows[i]) if kv[i] else None for i in range(n)
+        LayerCache(kv[i] * head_k, kv[i] * head_v, windows[i]) if kv[i] and i < loaded else None
+        for i in range(n)
     )
 
 

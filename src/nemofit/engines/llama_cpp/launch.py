@@ -15,6 +15,7 @@ from pathlib import Path
 from .config import RunConfig
 
 _DEFAULTS = RunConfig()
+_NO_GPU = ["-dev", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +48,7 @@ def server_arguments(config: RunConfig, weights: Weights, gpus: int) -> list[str
     """
     c = config
     args = ["llama-server", *weights.arguments(), "-c", str(c.context)]
-    args += (
-        ["-ngl", "all" if c.gpu_layers is None else str(c.gpu_layers)] if gpus else ["-ngl", "0"]
-    )
+    args += ["-ngl", "all" if c.gpu_layers is None else str(c.gpu_layers)] if gpus else _NO_GPU
     if c.tensor_split is not None and gpus > 1:
         args += ["-ts", ",".join(f"{x:g}" for x in c.tensor_split)]
     if c.cpu_moe_layers:
@@ -63,17 +62,17 @@ def server_arguments(config: RunConfig, weights: Weights, gpus: int) -> list[str
         args += ["-b", str(c.batch)]
     if c.ubatch != _DEFAULTS.ubatch:
         args += ["-ub", str(c.ubatch)]
-    args += ["-np", str(c.parallel), *_switches(c), "-fit", "off"]
+    args += ["-np", str(c.parallel), *_switches(c, gpus), "-fit", "off"]
     return args
 
 
-def _switches(c: RunConfig) -> list[str]:
+def _switches(c: RunConfig, gpus: int) -> list[str]:
     args = []
     if c.kv_unified:
         args.append("-kvu")
-    if not c.kv_offload:
+    if gpus and not c.kv_offload:
         args.append("-nkvo")
-    if not c.op_offload:
+    if gpus and not c.op_offload:
         args.append("--no-op-offload")
     if c.swa_full:
         args.append("--swa-full")
