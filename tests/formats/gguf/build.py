@@ -59,6 +59,7 @@ SMALL: list[Pair] = [
     ("general.architecture", STRING, "llama"),
     ("general.file_type", U32, 15),
     ("llama.block_count", U32, 2),
+    ("llama.embedding_length", U32, 256),
     ("llama.attention.head_count_kv", I32, [4, 8]),
     ("llama.attention.layer_norm_rms_epsilon", F32, 1e-5),
     ("llama.rope.scaling.type", STRING, "yarn"),

@@ -34,6 +34,7 @@ def test_reads_both_versions_in_both_byte_orders(version: int, order: str) -> No
         "general.architecture": "llama",
         "general.file_type": 15,
         "llama.block_count": 2,
+        "llama.embedding_length": 256,
         "llama.attention.head_count_kv": (4, 8),
         "llama.attention.layer_norm_rms_epsilon": 1e-5,
         "llama.rope.scaling.type": "yarn",

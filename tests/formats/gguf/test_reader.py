@@ -38,6 +38,7 @@ def test_reads_a_model_with_the_types_of_the_file(tmp_path: Path) -> None:
     assert model.architecture == "llama"
     assert model.metadata == {
         "block_count": 2,
+        "embedding_length": 256,
         "attention.head_count_kv": (4, 8),
         "attention.layer_norm_rms_epsilon": 1e-5,
         "rope.scaling.type": "yarn",
@@ -63,7 +64,10 @@ def test_the_vocabulary_counts_tokens_else_the_key_else_the_rows(tmp_path: Path)
 
 
 def test_unknown_types_are_reported(tmp_path: Path) -> None:
-    infos: list[build.Info] = [("a.weight", (32, 2), 99, 0), ("b.weight", (32,), 0, 4096)]
+    infos: list[build.Info] = [
+        ("a.weight", (32, 2), 99, 0),
+        ("token_embd.weight", (32,), 0, 4096),
+    ]
     pairs = changed("general.file_type", U32, 999)
     path = tmp_path / "x.gguf"
     path.write_bytes(build.gguf(pairs, infos, 4096 + 128))
@@ -80,7 +84,7 @@ def split(tmp_path: Path, count: int = 3) -> list[Path]:
     paths = [tmp_path / f"big-{i:05d}-of-{count:05d}.gguf" for i in range(1, count + 1)]
     for n, path in enumerate(paths):
         pairs = [("split.no", U16, n), ("split.count", U16, count)]
-        infos: list[build.Info] = [(f"blk.{n}.w.weight", (32, n + 1), 1, 0)]
+        infos: list[build.Info] = [(f"{'blk.0.' * n}token_embd.weight", (32, n + 1), 1, 0)]
         pairs = [*SMALL, *pairs] if n == 0 else pairs
         path.write_bytes(build.gguf(pairs, infos, 64 * (n + 1)))
     return paths
@@ -138,6 +142,8 @@ def test_incomplete_files_are_refused(tmp_path: Path) -> None:
         (changed("llama.block_count", U32, 0), "block_count is 0"),
         (changed("llama.block_count", U32, 4_000_000_000), "block_count is 4000000000"),
         (changed("llama.block_count", STRING, "many"), "block_count is None"),
+        (changed("llama.embedding_length", U32, 0), "embedding_length is 0"),
+        (changed("llama.embedding_length", STRING, "wide"), "embedding_length is None"),
         (changed("llama.attention.head_count_kv", I32, [1, 2, 3]), "3 values for 2 blocks"),
         (changed("llama.rope.freq_base", F32, float("nan")), "freq_base is nan"),
         (changed("llama.rope.freq_base", F32, float("inf")), "freq_base is inf"),
@@ -148,6 +154,11 @@ def test_keys_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(DataError, match=said):
         read_gguf(write(tmp_path / "x.gguf", pairs))
+
+
+def test_a_file_without_an_embedding_is_no_language_model(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="token_embd"):
+        read_gguf(write(tmp_path / "x.gguf", SMALL, [("w.weight", (256, 2), 12, 0)]))
 
 
 def test_rows_that_do_not_divide_into_blocks_are_refused(tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ MAX_BLOCKS = 512
 TEXTS = frozenset({"hidden_activation", "rope.scaling.type", "tensor_data_layout"})
 """Keys of an architecture whose value is a text."""
 
+TOKEN_KINDS = "token_type_count"
+"""The one key of a spec that a file holds under ``tokenizer.ggml.`` (BERT's segments)."""
+
 PER_BLOCK = frozenset(
     {
         "attention.head_count",
@@ -169,7 +172,11 @@ def file_metadata(model: ModelSpec) -> dict[str, Value]:
     Keys that the loader requires and the spec lacks, none of which moves a byte of memory, get a
     neutral value. Flags of the catalog that GGUF does not know (``tied_embeddings``) stay out.
     """
-    keys = {k: v for k, v in model.metadata.items() if not _is_own_flag(k, v)}
+    keys = {
+        key: value
+        for key, value in model.metadata.items()
+        if key != TOKEN_KINDS and not _is_own_flag(key, value)
+    }
     if model.architecture not in _LAYER_NORM:
         keys.setdefault("attention.layer_norm_rms_epsilon", 1e-5)
     for key, (value, architectures) in _NEUTRAL.items():

@@ -124,6 +124,13 @@ def _model(shards: Sequence[Path], headers: Sequence[Header], infos: list[Tensor
     architecture = _architecture(first, name)
     metadata = _metadata(first, architecture, name)
     metadata["vocab_size"] = _vocab_size(first, metadata, infos)
+    kinds = first.values.get(f"tokenizer.ggml.{k.TOKEN_KINDS}")
+    if isinstance(kinds, int):
+        metadata[k.TOKEN_KINDS] = kinds
+    if all(t.name != "token_embd.weight" for t in infos):
+        raise DataError(
+            f"{name} has no token_embd.weight", "the file is damaged or not a language model"
+        )
     types = {t.id: n for n, t in ggml_types().items()}
     tensors = tuple(Tensor(t.name, t.shape, types.get(t.type, f"type {t.type}")) for t in infos)
     file_type, notes = _file_type(first)
@@ -173,12 +180,14 @@ def _metadata(header: Header, architecture: str, name: str) -> dict[str, Value]:
         if not all(map(_is_sound, value if isinstance(value, tuple) else (value,))):
             raise DataError(f"{name}: {full} is {value!r:.80}", "the file is damaged")
         metadata[key] = value
-    blocks = metadata.get("block_count")
-    if not isinstance(blocks, int) or isinstance(blocks, bool) or not 0 < blocks <= k.MAX_BLOCKS:
-        raise DataError(
-            f"{name}: {prefix}block_count is {blocks!r:.80}, not 1 to {k.MAX_BLOCKS}",
-            "the file is damaged or not a language model",
-        )
+    for key, most in (("block_count", k.MAX_BLOCKS), ("embedding_length", 1 << 31)):
+        size = metadata.get(key)
+        if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= most:
+            raise DataError(
+                f"{name}: {prefix}{key} is {size!r:.80}, not 1 to {most}",
+                "the file is damaged or not a language model",
+            )
+    blocks = metadata["block_count"]
     for key in k.PER_BLOCK & metadata.keys():
         value = metadata[key]
         if isinstance(value, tuple) and len(value) != blocks:

@@ -130,6 +130,8 @@ def _own(model: ModelSpec) -> Iterable[_Pair]:
 
 
 def _tokenizer(model: ModelSpec, vocabulary: str) -> Iterable[_Pair]:
+    if kinds := model.integer(k.TOKEN_KINDS):
+        yield f"tokenizer.ggml.{k.TOKEN_KINDS}", k.U32, kinds
     if vocabulary == "none":
         yield "tokenizer.ggml.model", k.STRING, "no_vocab"
         return
