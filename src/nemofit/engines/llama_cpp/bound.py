@@ -25,7 +25,7 @@ def bound_bytes(
     tokens = micro_batch(config)
     tokens = -(-tokens // config.parallel) * config.parallel
     c = cells(model, config)
-    n_copies = copies(model, config, n_gpus)
+    n_copies = copies(config, n_gpus, -1 not in units)
     width = model.integer("embedding_length")
     used = max(1, model.integer("expert_used_count"))
     wide = max(

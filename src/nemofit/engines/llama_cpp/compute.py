@@ -17,7 +17,7 @@ from .graph.models import builder_of
 from .graph.scheduler import Scheduler
 from .kv_cache import cells, micro_batch
 from .layers import block_tensors, kinds, shorten
-from .placement import HOST, Placement, gpu_layers
+from .placement import HOST, Placement
 
 OUTPUT_COPY = "token_embd.as_output.weight"
 _COPIES = 4  # GGML_SCHED_MAX_COPIES
@@ -25,11 +25,15 @@ _PINNED_BELOW = 32  # llama-context.cpp: graph_get_cb, tokens
 _PIPELINED = ("cuda", "rocm", "rpc", "vulkan")  # backends with events and asynchronous compute
 
 
-def copies(model: ModelSpec, config: RunConfig, n_gpus: int) -> int:
-    """Pipeline copies: 4 when everything is spread over several GPUs, else 1."""
+def copies(config: RunConfig, n_gpus: int, full: bool) -> int:
+    """Pipeline copies: 4 when everything is spread over several GPUs, else 1.
+
+    Args:
+        full: Every block and the output layer are offloaded.
+    """
     on = (
         n_gpus > 1
-        and gpu_layers(model, config) > model.integer("block_count")
+        and full
         and config.kv_offload
         and not config.override_tensors
         and not config.cpu_moe_layers
@@ -45,52 +49,92 @@ def outputs(config: RunConfig, tokens: int) -> int:
     return min(tokens, config.batch)
 
 
-def compute_bytes(
-    model: ModelSpec,
-    types: Sequence[str],
-    types_key: Hashable,
-    config: RunConfig,
-    units: tuple[int, ...],
-    placed: Callable[[], Placement],
-    n_gpus: int,
-    *,
-    whole: bool = False,
-) -> tuple[list[int], int]:
-    """Compute buffers in bytes: one per GPU, and the host's.
+class ComputeBuffers:
+    """The compute buffers of one base configuration, for any placement of the model.
 
     Args:
         types_key: Stands for ``types`` in the model's memory of earlier replays.
-        placed: Gives the placement of every tensor; asked only when a graph is replayed.
+        config: The knobs; those of the placement (``gpu_layers``, ``tensor_split``,
+            ``cpu_moe_layers``) are given with each question.
         whole: Replay every block instead of the few that stand for all.
 
     Raises:
         LookupError: Nobody has modelled this architecture's graph.
     """
-    backend = BACKENDS[config.backend]
-    offloaded = backend.offload and config.op_offload and n_gpus > 0
-    n_copies = copies(model, config, n_gpus)
-    shape = graph_shape(model, config, units, n_gpus)
-    pins = config.program != "llama-fit-params"
-    moved = types_key if offloaded and (HOST in units or config.cpu_moe_layers) else None
-    place_key = (units, config.cpu_moe_layers, config.override_tensors, moved, whole)
-    signature = model.memo.get(place_key)
-    if signature is None:
-        signature = model.memo[place_key] = _signature(
-            model, types, config, units, placed, typed=moved is not None, whole=whole
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        types: Sequence[str],
+        types_key: Hashable,
+        config: RunConfig,
+        n_gpus: int,
+        *,
+        whole: bool = False,
+    ) -> None:
+        self.model = model
+        self.types = types
+        self.types_key = types_key
+        self.n_gpus = n_gpus
+        self.whole = whole
+        self.build = builder_of(model)
+        self.backend = BACKENDS[config.backend]
+        self.offloaded = self.backend.offload and config.op_offload and n_gpus > 0
+        self.shape = graph_shape(model, config, n_gpus)
+        self.keeps_pins = config.program != "llama-fit-params"
+        self.key = (self.shape, config.backend, n_gpus, self.offloaded, self.keeps_pins)
+        self.peaks: dict[Hashable, list[int]] = model.memo.setdefault(self.key, {})
+
+    def bytes_for(
+        self,
+        config: RunConfig,
+        units: tuple[int, ...],
+        full: bool,
+        placed: Callable[[], Placement],
+    ) -> list[int]:
+        """Compute buffers in bytes: one per GPU, the host's last.
+
+        Args:
+            config: With the placement's own knobs.
+            units: Device of each block and of the output layer.
+            full: Everything is offloaded.
+            placed: Gives the placement of every tensor; asked only when a graph is replayed.
+        """
+        typed = self.offloaded and (config.cpu_moe_layers > 0 or not full)
+        moved = self.types_key if typed else None
+        place_key = (units, config.cpu_moe_layers, config.override_tensors, moved, self.whole)
+        signature = self.model.memo.get(place_key)
+        if signature is None:
+            signature = self.model.memo[place_key] = _signature(
+                self.model, self.types, config, units, placed, typed=typed, whole=self.whole
+            )
+        layers, sequence = signature
+        n_copies = copies(config, self.n_gpus, full)
+        key = (sequence, n_copies, full)
+        found = self.peaks.get(key)
+        if found is None:
+            found = self.peaks[key] = self._replay(layers, units, n_copies, full, placed())
+        return found
+
+    def _replay(
+        self,
+        layers: tuple[int, ...],
+        units: tuple[int, ...],
+        n_copies: int,
+        full: bool,
+        placed: Placement,
+    ) -> list[int]:
+        n = self.n_gpus
+        shape = replace(
+            self.shape,
+            layers=layers,
+            device_of=tuple(n if d == HOST else d for d in units),
+            pins=full or self.shape.tokens < _PINNED_BELOW,
         )
-    layers, sequence = signature
-    key = (shape, sequence, units[-1], config.backend, n_copies, offloaded, pins)
-    peaks = model.memo.get(key)
-    if peaks is None:
-        build = builder_of(model)
-        full = replace(
-            shape, layers=layers, device_of=tuple(n_gpus if d == HOST else d for d in units)
-        )
-        ctx = Context(model, full, _weights(model, types, placed(), n_gpus))
-        build(ctx)
-        scheduler = Scheduler([backend] * n_gpus + [BACKENDS["cpu"]], n_copies, offloaded)
-        peaks = model.memo[key] = scheduler.peaks(ctx.g, pins)
-    return peaks[:-1], peaks[-1]
+        ctx = Context(self.model, shape, _weights(self.model, self.types, placed, n))
+        self.build(ctx)
+        scheduler = Scheduler([self.backend] * n + [BACKENDS["cpu"]], n_copies, self.offloaded)
+        return scheduler.peaks(ctx.g, self.keeps_pins)
 
 
 def _signature(
@@ -106,7 +150,7 @@ def _signature(
     """The blocks to replay, and what makes two replays the same."""
     blocks = block_tensors(model)
     devices = placed().device_of if config.override_tensors else None
-    sequence: list[Hashable] = []
+    sequence: list[tuple[Hashable, ...]] = []
     for il, kind in enumerate(kinds(model)):
         apart: Hashable = il < config.cpu_moe_layers
         if devices is not None:
@@ -115,8 +159,8 @@ def _signature(
         host_types = tuple(types[i] for i in blocks[il]) if typed and on_host else None
         sequence.append((kind, units[il], apart, host_types))
     output_type = _output_type(model, types) if typed and units[-1] == HOST else ""
-    layers = tuple(range(len(sequence))) if whole else shorten(sequence)
-    return layers, (tuple(sequence[il] for il in layers), output_type)
+    layers = tuple(range(len(sequence))) if whole else shorten(sequence, [x[:3] for x in sequence])
+    return layers, (tuple(sequence[il] for il in layers), units[-1], output_type)
 
 
 def _output_type(model: ModelSpec, types: Sequence[str]) -> str:
@@ -140,10 +184,8 @@ def _weights(
     return Weights(names, home)
 
 
-def graph_shape(
-    model: ModelSpec, config: RunConfig, units: tuple[int, ...], n_gpus: int
-) -> GraphShape:
-    """What the engine reserves its graph for; the blocks and their devices are left out."""
+def graph_shape(model: ModelSpec, config: RunConfig, n_gpus: int) -> GraphShape:
+    """What the engine reserves its graph for; blocks, devices and pins are left out."""
     c = cells(model, config)
     tokens = micro_batch(config)
     n_outputs = outputs(config, tokens)
@@ -159,7 +201,7 @@ def graph_shape(
         type_k=config.kv_type_k.upper(),
         type_v=config.kv_type_v.upper(),
         kv_offload=config.kv_offload,
-        pins=gpu_layers(model, config) >= len(units) or tokens < _PINNED_BELOW,
+        pins=False,
         layers=(),
         device_of=(),
         cpu=n_gpus,

@@ -61,15 +61,43 @@ def kinds(model: ModelSpec) -> tuple[int, ...]:
     return found
 
 
-def shorten(signature: Sequence[Hashable]) -> tuple[int, ...]:
-    """Indices of the blocks that stand for all of them, in order."""
+def shorten(signature: Sequence[Hashable], alike: Sequence[Hashable]) -> tuple[int, ...]:
+    """Indices of the blocks that stand for all of them, in order.
+
+    Args:
+        signature: What decides each block's part of the graph.
+        alike: The same without the types of weights that are copied to a GPU. Such copies meet
+            nothing but their own block, so of a run of alike blocks each signature needs to be
+            there, not each order of them.
+    """
     kept = list(range(len(signature)))
     for period in range(1, _LONGEST_GROUP + 1):
         keep = _KEEP_SINGLE if period == 1 else _KEEP_GROUPS
         kept = _drop_repeats([signature[i] for i in kept], kept, period, keep)
         if len(kept) <= _SHORT_ENOUGH:
             break
-    return tuple(kept)
+    return tuple(_drop_known(signature, alike, kept))
+
+
+def _drop_known(
+    signature: Sequence[Hashable], alike: Sequence[Hashable], kept: Sequence[int]
+) -> list[int]:
+    """Drop inner blocks of a run of alike ones whose very signature the run already has."""
+    out: list[int] = []
+    first = 0
+    while first < len(kept):
+        end = first
+        while end < len(kept) and alike[kept[end]] == alike[kept[first]]:
+            end += 1
+        run = kept[first:end]
+        ends = {*run[:2], *run[-2:]}
+        known = {signature[i] for i in ends}
+        for i in run:
+            if i in ends or signature[i] not in known:
+                out.append(i)
+                known.add(signature[i])
+        first = end
+    return out
 
 
 def _drop_repeats(sig: list[Hashable], kept: list[int], period: int, keep: int) -> list[int]:

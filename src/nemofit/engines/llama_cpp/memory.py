@@ -12,7 +12,7 @@ from nemofit.engines.base import DeviceMemory, Memory
 from nemofit.errors import UsageError
 
 from .bound import bound_bytes
-from .compute import compute_bytes, copies
+from .compute import ComputeBuffers, copies
 from .config import RunConfig
 from .graph.models import is_modelled
 from .kv_cache import layer_bytes
@@ -44,6 +44,23 @@ class Estimator:
         self.types = tensor_types(model, quant, imatrix)
         self.key = (quant, imatrix)
         self.blocks = model.integer("block_count")
+        self._frames: dict[object, Frame] = {}
+
+    def frame(
+        self, config: RunConfig, n_gpus: int, generations: Sequence[str | None] | None = None
+    ) -> Frame:
+        """One base configuration, ready for any placement."""
+        key = (
+            config.context, config.batch, config.ubatch, config.flash_attention,
+            config.kv_type_k, config.kv_type_v, config.parallel, config.kv_unified,
+            config.override_tensors, config.kv_offload, config.op_offload, config.swa_full,
+            config.backend, config.program, n_gpus,
+            None if generations is None else tuple(generations),
+        )  # fmt: skip
+        found = self._frames.get(key)
+        if found is None:
+            found = self._frames[key] = Frame(self, config, n_gpus, generations)
+        return found
 
     def memory(
         self,
@@ -55,80 +72,109 @@ class Estimator:
     ) -> Memory:
         """Size one configuration; arguments and errors as for :func:`estimate_memory`."""
         split = split_of(config, n_gpus, budgets)
-        units = place_units(self.blocks, gpu_layers(self.model, config), split)
-        if config.override_tensors:
-            gpu_weights, host_weights = self._weights_one_by_one(config, split)
-        else:
-            sizes = weight_sizes(self.model, self.types, self.key, config.backend)
-            gpu_weights, host_weights = _weights(sizes, units, config.cpu_moe_layers, n_gpus)
-        gpu_kv, host_kv = _cache(self.model, config, units, n_gpus)
-        basis = "computed"
-        notes: tuple[str, ...] = ()
+        return self.frame(config, n_gpus, generations).memory(config, split)
+
+
+class Frame:
+    """One base configuration of one model, for any ``-ngl``, ``-ts`` and ``-ncmoe``."""
+
+    def __init__(
+        self,
+        estimator: Estimator,
+        config: RunConfig,
+        n_gpus: int,
+        generations: Sequence[str | None] | None,
+    ) -> None:
+        self.estimator = estimator
+        self.model = estimator.model
+        self.n_gpus = n_gpus
+        self.cache = tuple(accumulate(layer_bytes(self.model, config), initial=0))
+        self.output = output_bytes(self.model, config)
+        names = generations or (None,) * n_gpus
+        self.overhead = [overhead_bytes(self.model, config, g) for g in names]
+        self.sizes = weight_sizes(self.model, estimator.types, estimator.key, config.backend)
+        self.compute: ComputeBuffers | None = None
         if is_modelled(self.model):
-            gpu_compute, host_compute = compute_bytes(
-                self.model,
-                self.types,
-                self.key,
-                config,
-                units,
-                lambda: place(self.model, config, split),
-                n_gpus,
+            self.compute = ComputeBuffers(
+                self.model, estimator.types, estimator.key, config, n_gpus
             )
-        else:
-            gpu_compute, host_compute = bound_bytes(self.model, config, units, n_gpus)
-            basis = "assumed"
+
+    def totals(self, config: RunConfig, split: tuple[float, ...]) -> tuple[list[int], int]:
+        """Bytes per GPU, overhead included, and on the host."""
+        weights, kv, compute, overhead = self._parts(config, split)
+        gpus = [
+            weights[d] + kv[d] + compute[d] + overhead[d] for d in range(self.n_gpus)
+        ]
+        return gpus, weights[-1] + kv[-1] + compute[-1]
+
+    def memory(self, config: RunConfig, split: tuple[float, ...]) -> Memory:
+        """Bytes by device and kind."""
+        weights, kv, compute, overhead = self._parts(config, split)
+        devices = [
+            DeviceMemory(
+                weights_bytes=weights[d],
+                kv_bytes=kv[d],
+                compute_bytes=compute[d],
+                overhead_bytes=overhead[d],
+            )
+            for d in range(self.n_gpus + 1)
+        ]
+        full = gpu_layers(self.model, config) > self.estimator.blocks
+        notes: tuple[str, ...] = ()
+        if self.compute is None:
             notes = (
                 f"the graph of architecture {self.model.architecture!r} is not modelled:"
                 " compute buffers are an upper bound",
             )
-        gpus = tuple(
-            DeviceMemory(
-                weights_bytes=gpu_weights[d],
-                kv_bytes=gpu_kv[d],
-                compute_bytes=gpu_compute[d],
-                overhead_bytes=overhead_bytes(
-                    self.model, config, generations[d] if generations else None
-                )
-                if gpu_weights[d] or gpu_compute[d]
-                else 0,
-            )
-            for d in range(n_gpus)
-        )
-        host = DeviceMemory(
-            weights_bytes=host_weights,
-            kv_bytes=host_kv,
-            compute_bytes=host_compute + output_bytes(self.model, config),
-        )
         return Memory(
-            gpus=gpus,
-            host=host,
-            copies=copies(self.model, config, n_gpus),
-            basis=basis,
+            gpus=tuple(devices[:-1]),
+            host=devices[-1],
+            copies=copies(config, self.n_gpus, full),
+            basis="assumed" if notes else "computed",
             notes=notes,
         )
 
-    def _weights_one_by_one(
-        self, config: RunConfig, split: Sequence[float]
-    ) -> tuple[list[int], int]:
+    def _parts(
+        self, config: RunConfig, split: tuple[float, ...]
+    ) -> tuple[list[int], list[int], list[int], list[int]]:
+        """Weights, cache, compute and overhead: per GPU, the host's last."""
+        blocks = self.estimator.blocks
+        ngl = gpu_layers(self.model, config)
+        units = place_units(blocks, ngl, split)
+        n = self.n_gpus
+        if config.override_tensors:
+            weights = self._weights_one_by_one(config, split)
+        else:
+            weights = _weights(self.sizes, units, config.cpu_moe_layers, n)
+        kv = [0] * (n + 1)
+        for device, first, end in _segments(units):
+            # the host's -1 is the last entry
+            kv[device if config.kv_offload else HOST] += self.cache[end] - self.cache[first]
+        if self.compute is None:
+            gpus, host = bound_bytes(self.model, config, units, n)
+            compute = [*gpus, host]
+        else:
+            compute = self.compute.bytes_for(
+                config, units, ngl > blocks, lambda: place(self.model, config, split)
+            )
+        overhead = [
+            o if w or c else 0 for o, w, c in zip(self.overhead, weights, compute, strict=False)
+        ]
+        return weights, kv, [*compute[:-1], compute[-1] + self.output], [*overhead, 0]
+
+    def _weights_one_by_one(self, config: RunConfig, split: Sequence[float]) -> list[int]:
         placed = place(self.model, config, split)
-        gpu, host_sizes = tensor_sizes(self.model, self.types, config.backend)
-        gpus, host = [0] * len(split), 0
+        gpu, host = tensor_sizes(self.model, self.estimator.types, config.backend)
+        out = [0] * (self.n_gpus + 1)
         for i, device in enumerate(placed.device_of):
             if device is None:
                 continue
-            where = (
-                sorted(set(placed.units[:-1]))
-                if self.model.tensors[i].name.startswith("rope_")
-                else [device]
-            )
-            for d in where:
-                if d == HOST:
-                    host += host_sizes[i]
-                else:
-                    gpus[d] += gpu[i]
+            everywhere = self.model.tensors[i].name.startswith("rope_")
+            for d in set(placed.units[:-1]) if everywhere else (device,):
+                out[d] += host[i] if d == HOST else gpu[i]
         if placed.output_copy is not None and placed.units[-1] != HOST:
-            gpus[placed.units[-1]] += gpu[placed.output_copy]
-        return gpus, host
+            out[placed.units[-1]] += gpu[placed.output_copy]
+        return out
 
 
 def estimate_memory(
@@ -188,23 +234,25 @@ def split_of(
 
 def _weights(
     sizes: WeightSizes, units: tuple[int, ...], cpu_moe: int, n_gpus: int
-) -> tuple[list[int], int]:
-    """Weights per GPU and on the host: units are contiguous, so prefix sums suffice."""
-    gpus = [0] * n_gpus
+) -> list[int]:
+    """Weights per GPU, the host's last: units are contiguous, so prefix sums suffice."""
+    out = [0] * n_gpus
     host = sizes.input_host
     if units[-1] == HOST:
         host += sizes.output_host
     else:
-        gpus[units[-1]] += sizes.output_gpu
+        out[units[-1]] += sizes.output_gpu
     for device, first, end in _segments(units):
-        moved = min(max(cpu_moe, first), end)
         if device == HOST:
             host += sizes.host[end] - sizes.host[first] + sizes.rope_host
-        else:
-            gpus[device] += sizes.gpu[end] - sizes.gpu[first] + sizes.rope_gpu
-            gpus[device] -= sizes.experts_gpu[moved] - sizes.experts_gpu[first]
+            continue
+        out[device] += sizes.gpu[end] - sizes.gpu[first] + sizes.rope_gpu
+        if cpu_moe > first:
+            moved = min(cpu_moe, end)
+            out[device] -= sizes.experts_gpu[moved] - sizes.experts_gpu[first]
             host += sizes.experts_host[moved] - sizes.experts_host[first]
-    return gpus, host
+    out.append(host)
+    return out
 
 
 @lru_cache(maxsize=4096)
@@ -217,34 +265,6 @@ def _segments(units: tuple[int, ...]) -> tuple[tuple[int, int, int], ...]:
             out.append((units[first], first, il))
             first = il
     return tuple(out)
-
-
-def _cache(
-    model: ModelSpec, config: RunConfig, units: tuple[int, ...], n_gpus: int
-) -> tuple[list[int], int]:
-    """KV cache and recurrent state per GPU and on the host."""
-    key = (
-        "cache",
-        config.context,
-        config.parallel,
-        config.kv_unified,
-        config.kv_type_k,
-        config.kv_type_v,
-        config.flash_attention,
-        config.swa_full,
-        min(config.ubatch, config.batch),
-    )
-    sums = model.memo.get(key)
-    if sums is None:
-        sums = model.memo[key] = tuple(accumulate(layer_bytes(model, config), initial=0))
-    gpus, host = [0] * n_gpus, 0
-    for device, first, end in _segments(units):
-        size = sums[end] - sums[first]
-        if device == HOST or not config.kv_offload:
-            host += size
-        else:
-            gpus[device] += size
-    return gpus, host
 
 
 def output_bytes(model: ModelSpec, config: RunConfig) -> int:
