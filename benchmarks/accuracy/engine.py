@@ -59,7 +59,9 @@ def is_built() -> bool:
 
 
 def build(jobs: int = 2) -> Path:
-    """Download the source, compile the programs and return their directory."""
+    """Download the source, compile the programs and return their directory; once is enough."""
+    if is_built():
+        return programs()
     source = _cache() / "source"
     if not source.exists():
         _download(source)
