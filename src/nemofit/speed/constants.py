@@ -1,35 +1,64 @@
-"""Constants of the speed model; how they are found is in docs/speed.md."""
+"""The constants of the speed model: what each means, in which unit, and over what it holds.
+
+The values are in :mod:`.fitted`, which ``benchmarks/speed/calibrate.py`` writes from the published
+measurements in ``data/measurements.yaml``; docs/speed.md tells how and how well.
+
+A "clock" is one cycle of one multiprocessor (NVIDIA: SM, AMD: compute unit, Apple: GPU core,
+Intel: Xe core) or of one processor core.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+
+from .fitted import VALUES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """Constants of one device family.
+    """Constants of one architecture generation.
 
     Attributes:
-        read: Fraction of the peak memory bandwidth that large reads reach.
-        unpack: Multiprocessor clocks per weight byte-equivalent when decoding (see ``Constants``).
-        kernel_us: Microseconds per operation launched.
-        gather: Fraction of ``read`` that routed experts reach.
-        matrix: FLOP per multiprocessor clock in prompt work with quantized weights.
+        read: Fraction of the peak memory bandwidth that reading weights reaches.
+        gather: The same for routed experts, as a fraction of ``read``.
+        unpack: Speed of the arithmetic of matrix-vector kernels, relative to
+            ``Constants.clocks_per_byte`` and ``clocks_per_weight``.
+        kernel_us: Microseconds that one operation takes beside its reading and arithmetic.
+        matrix: FLOP per clock of matrix products with quantized weights.
         matrix_16: The same with 16-bit weights.
-        attend: The same for attention.
-        assumed_bandwidth_gb_s: Bandwidth of a card of which only the family is known.
-        bytes_per_clock: Usual peak bandwidth per multiprocessor clock, in bytes.
+        attend: The same of flash attention over a prompt.
+        bytes_per_clock: Usual peak bandwidth per clock, for a card whose arithmetic is unknown.
     """
 
-    read: float = 0.85
-    unpack: float = 1.0
-    kernel_us: float = 3.0
-    gather: float = 0.6
-    matrix: float = 500.0
-    matrix_16: float = 500.0
-    attend: float = 200.0
-    assumed_bandwidth_gb_s: float = 200.0
-    bytes_per_clock: float = 6.0
+    read: float
+    gather: float
+    unpack: float
+    kernel_us: float
+    matrix: float
+    matrix_16: float
+    attend: float
+    bytes_per_clock: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """What a backend makes of a family: factors on its constants, and two figures of its own.
+
+    Attributes:
+        read, kernel, matrix, attend: Factors on the family's constants of these names.
+        graphless: Factor on ``kernel`` where no captured graph is replayed: several GPUs, several
+            streams, prompts.
+        tile: Tokens per expert at which products with routed experts reach half their rate.
+    """
+
+    read: float
+    kernel: float
+    matrix: float
+    attend: float
+    graphless: float
+    tile: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,56 +66,64 @@ class Constants:
     """All constants.
 
     Attributes:
-        families: By family, and by family and backend where that differs.
-        clocks_per_byte: Multiprocessor clocks per weight byte when decoding.
-        clocks_per_weight: The same per weight, by tensor type, for unpacking.
-        overlap: Exponent with which reading and arithmetic overlap (1: not at all).
-        token_us: Microseconds per step that depend on nothing.
-        hop_us: Microseconds per change of device.
-        core_clock: Clocks per second of a processor core, all cores busy.
-        link: Fraction of the PCIe rate that weight copies reach.
-        spread: Factor from the likely value to either end of the range.
+        families: By family, see :mod:`.families`.
+        backends: By llama.cpp backend.
+        clocks_per_byte: Clocks per byte of weights in matrix-vector kernels on a GPU.
+        clocks_per_weight: Clocks per weight on top of that, by tensor type.
+        cpu_clocks: Clocks of a processor core per weight and token, by tensor type.
+        overlap: Exponent p of (reading^p + arithmetic^p)^(1/p): 1 is one after the other, large
+            values mean that the longer one decides.
+        prefill_overlap: The same in prompt work.
+        token_us: Microseconds of every step: sampling, building and submitting the graph.
+        hop_us: Microseconds of handing over to the next device.
+        core_clock: Factor on the effective clock of processor cores.
+        barrier_us: Microseconds per core and operation that a processor's threads wait.
+        link: Fraction of the PCIe rate that copies reach.
+        state: Fraction of ``read`` at which the recurrent state of a stream is read and written.
+        state_more: The same for each further stream.
+        scan: The same in prompt work, where it passes once per token.
+        cache: Fraction of ``read`` at which attention reads the KV cache of one token.
+        vector: Fraction of ``attend`` that attention of one token reaches.
+        plain_attention: Fraction of ``attend`` without flash attention.
+        half_ubatch: Tokens at which matrix products reach half their rate.
+        batch_read: Fraction of ``read`` of the kernels for more than a few streams.
+        column: Arithmetic of each further stream in matrix-vector kernels, relative to the first.
+        experts_16: Fraction of ``matrix_16`` that routed experts reach.
+        pipeline: Fraction of the ideal gain when several GPUs work on one prompt.
     """
 
-    families: dict[str, Family]
-    clocks_per_byte: float = 0.15
-    clocks_per_weight: dict[str, float]
-    overlap: float = 2.5
-    token_us: float = 100.0
-    hop_us: float = 50.0
-    core_clock: float = 3.5e9
-    link: float = 0.7
-    spread: float = 1.35
+    families: Mapping[str, Family]
+    backends: Mapping[str, Backend]
+    clocks_per_weight: Mapping[str, float]
+    cpu_clocks: Mapping[str, float]
+    clocks_per_byte: float
+    overlap: float
+    prefill_overlap: float
+    token_us: float
+    hop_us: float
+    core_clock: float
+    barrier_us: float
+    link: float
+    state: float
+    state_more: float
+    scan: float
+    cache: float
+    vector: float
+    plain_attention: float
+    half_ubatch: float
+    batch_read: float
+    column: float
+    experts_16: float
+    pipeline: float
 
 
-CONSTANTS = Constants(
-    families={
-        "unknown": Family(read=0.7, matrix=60.0, matrix_16=60.0, attend=30.0),
-        "maxwell": Family(matrix=60.0, matrix_16=60.0, attend=40.0),
-        "pascal": Family(matrix=150.0, matrix_16=60.0, attend=40.0),
-        "pascal-hbm": Family(matrix=60.0, matrix_16=60.0, attend=40.0),
-        "volta": Family(matrix=350.0, matrix_16=400.0),
-        "turing": Family(matrix=500.0, matrix_16=500.0),
-        "turing-gtx": Family(matrix=200.0, matrix_16=150.0, attend=60.0),
-        "ampere-hbm": Family(matrix=700.0, matrix_16=1000.0),
-        "ampere": Family(matrix=500.0, matrix_16=500.0),
-        "ada": Family(matrix=500.0, matrix_16=500.0),
-        "hopper": Family(matrix=800.0, matrix_16=1200.0),
-        "blackwell-hbm": Family(matrix=800.0, matrix_16=1200.0),
-        "blackwell": Family(matrix=600.0, matrix_16=600.0),
-        "gcn": Family(read=0.7, matrix=120.0, matrix_16=100.0, attend=40.0, kernel_us=6.0),
-        "cdna": Family(read=0.6, matrix=400.0, matrix_16=500.0, kernel_us=6.0),
-        "rdna2": Family(read=0.75, matrix=120.0, matrix_16=100.0, attend=40.0, kernel_us=5.0),
-        "rdna3": Family(read=0.75, matrix=200.0, matrix_16=200.0, attend=60.0, kernel_us=5.0),
-        "rdna3.5": Family(read=0.8, matrix=200.0, matrix_16=200.0, attend=60.0, kernel_us=5.0),
-        "rdna4": Family(read=0.75, matrix=250.0, matrix_16=300.0, attend=80.0, kernel_us=5.0),
-        "xe": Family(read=0.55, matrix=150.0, matrix_16=150.0, attend=40.0, kernel_us=8.0),
-        "apple": Family(read=0.8, matrix=180.0, matrix_16=190.0, attend=80.0, kernel_us=4.0),
-        "apple-m5": Family(read=0.8, matrix=500.0, matrix_16=500.0, attend=150.0, kernel_us=4.0),
-        "cpu": Family(
-            read=0.75, matrix=30.0, matrix_16=16.0, attend=12.0, kernel_us=3.0, gather=0.8,
-            unpack=0.3,
-        ),
-    },
-    clocks_per_weight={"Q4_K": 0.01, "Q5_K": 0.02, "Q6_K": 0.02},
-)  # fmt: skip
+def constants_of(values: Mapping[str, Any]) -> Constants:
+    """The records for plain values, nested as in :data:`.fitted.VALUES`."""
+    families = {name: Family(**v) for name, v in values["families"].items()}
+    backends = {name: Backend(**v) for name, v in values["backends"].items()}
+    rest = {k: v for k, v in values.items() if k not in ("families", "backends")}
+    return Constants(families=families, backends=backends, **rest)
+
+
+CONSTANTS = constants_of(VALUES)
+NO_BACKEND = Backend(read=1.0, kernel=1.0, matrix=1.0, attend=1.0, graphless=1.0, tile=40.0)

@@ -1,8 +1,8 @@
 """Seconds per generated token.
 
 A step reads every weight once, whatever the number of streams, and each stream's cache. Reading
-and the arithmetic that unpacks the weights overlap; launching kernels does not. Devices work one
-after another.
+and the arithmetic that unpacks the weights overlap; launching operations does not. Devices work
+one after another.
 """
 
 from __future__ import annotations
@@ -14,20 +14,29 @@ from .constants import CONSTANTS, Constants
 from .families import Figures
 from .work import HOST, Weights, Work
 
+MATRIX_VECTOR_TOKENS = 8
+"""Most tokens that matrix-vector kernels take; MMVQ_MAX_BATCH_SIZE in ggml-cuda/mmvq.cuh."""
+
+UNKNOWN_CLOCKS = 0.02
+UNKNOWN_CPU_CLOCKS = 0.15
+"""For a tensor type that no measurement covers: those of Q4_K and of IQ4_XS, rounded up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Seconds of one step by what they are spent on."""
+    """Seconds of one device in one step, by what they are spent on."""
 
     device: int
     weights: float
+    arithmetic: float
     cache: float
     kernels: float
-    hops: float = 0.0
+    link: float
+    hops: float
 
     @property
     def seconds(self) -> float:
-        return self.weights + self.cache + self.kernels + self.hops
+        return self.weights + self.arithmetic + self.cache + self.kernels + self.link + self.hops
 
 
 def touched(used: int, experts: int, tokens: int) -> float:
@@ -55,51 +64,116 @@ def step(
         used, experts: Routed experts per token, and in all.
         depth: Tokens already in each stream's cache.
         streams: Streams decoded together.
+        constants: Another set, for calibrating.
     """
     share = touched(used, experts, streams)
-    out = []
-    for i, work in enumerate(works):
-        f = figures[work.device]
-        k = f.constants
-        rate = f.bandwidth * k.read
-        read = unpack = 0.0
-        for group, part, speed in ((work.dense, 1.0, 1.0), (work.experts, share, k.gather)):
-            for kind, weights in group.items():
-                read += weights.bytes * part / (rate * speed)
-                unpack += _clocks(kind, weights, constants) * part / speed
-        arithmetic = unpack * k.unpack * streams / f.clocks
-        p = constants.overlap
-        cache = streams * (work.cache_bytes(depth) + work.state) / rate
-        hops = (i > 0) * constants.hop_us * 1e-6
-        out.append(
-            Part(
-                work.device,
-                (read**p + arithmetic**p) ** (1 / p),
-                cache,
-                work.kernels * k.kernel_us * 1e-6,
-                hops + (i == 0) * constants.token_us * 1e-6,
-            )
-        )
-    return tuple(out)
+    graphless = streams > 1 or sum(w.device != HOST for w in works) > 1
+    return tuple(
+        _host(w, figures[HOST], i > 0, used, experts, share, depth, streams, constants)
+        if w.device == HOST
+        else _gpu(w, figures[w.device], i > 0, share, depth, streams, graphless, constants)
+        for i, w in enumerate(works)
+    )
 
 
-def _clocks(kind: str, weights: Weights, constants: Constants) -> float:
-    extra = constants.clocks_per_weight.get(kind, 0.0)
-    return weights.bytes * constants.clocks_per_byte + weights.elements * extra
+def _gpu(
+    work: Work,
+    f: Figures,
+    follows: bool,
+    share: float,
+    depth: float,
+    streams: int,
+    graphless: bool,
+    c: Constants,
+) -> Part:
+    matrix = streams > MATRIX_VECTOR_TOKENS
+    rate = f.bandwidth * (c.batch_read if matrix else 1.0)
+    read = clocks = elements = 0.0
+    for kind, weights in work.dense.items():
+        read += weights.bytes / rate
+        clocks += _clocks(kind, weights, c)
+        elements += weights.elements
+    for kind, weights in work.experts.items():
+        read += weights.bytes * share / (f.bandwidth * f.gather)
+        clocks += _clocks(kind, weights, c) * share
+        elements += weights.elements * share
+    if matrix:
+        arithmetic = 2.0 * elements * streams / f.matrix
+    else:
+        arithmetic = clocks * (1 + c.column * (streams - 1)) / (f.clocks * f.unpack)
+    weights_s, arithmetic_s = _overlapped(read, arithmetic, c.overlap)
+    linked = work.linked_bytes(depth)
+    reading = (work.cache_bytes(depth) - linked) / (f.bandwidth * c.cache)
+    flop = work.attention_flop(depth) / (f.attend * c.vector)
+    cache = streams * sum(_overlapped(reading, flop, c.overlap))
+    cache += work.state / f.bandwidth * (1 / c.state + (streams - 1) / c.state_more)
+    return Part(
+        work.device,
+        weights_s,
+        arithmetic_s,
+        cache,
+        work.kernels * f.kernel * (f.graphless if graphless else 1.0),
+        streams * linked / f.link,
+        (c.hop_us if follows else c.token_us) * 1e-6,
+    )
+
+
+def _host(
+    work: Work,
+    f: Figures,
+    follows: bool,
+    used: int,
+    experts: int,
+    share: float,
+    depth: float,
+    streams: int,
+    c: Constants,
+) -> Part:
+    read = clocks = 0.0
+    for kind, weights in work.dense.items():
+        read += weights.bytes / f.bandwidth
+        clocks += weights.elements * streams * c.cpu_clocks.get(kind, UNKNOWN_CPU_CLOCKS)
+    active = streams * min(used / experts, 1.0) if experts else float(streams)
+    for kind, weights in work.experts.items():
+        read += weights.bytes * share / (f.bandwidth * f.gather)
+        clocks += weights.elements * active * c.cpu_clocks.get(kind, UNKNOWN_CPU_CLOCKS)
+    weights_s, arithmetic_s = _overlapped(read, clocks / f.clocks, c.overlap)
+    reading = work.cache_bytes(depth) / (f.bandwidth * c.cache)
+    cache = streams * sum(_overlapped(reading, work.attention_flop(depth) / f.attend, c.overlap))
+    cache += work.state / f.bandwidth * (1 / c.state + (streams - 1) / c.state_more)
+    hops = (c.hop_us if follows else c.token_us) + 2 * work.visits * c.hop_us
+    kernels = work.kernels * f.kernel
+    return Part(HOST, weights_s, arithmetic_s, cache, kernels, 0.0, hops * 1e-6)
+
+
+def _overlapped(read: float, arithmetic: float, p: float) -> tuple[float, float]:
+    """Seconds of two things that overlap, split: what is read, and what arithmetic adds."""
+    top = max(read, arithmetic)
+    if top <= 0.0:
+        return 0.0, 0.0
+    both = top * ((read / top) ** p + (arithmetic / top) ** p) ** (1 / p)
+    return read, both - read
+
+
+def _clocks(kind: str, weights: Weights, c: Constants) -> float:
+    extra = c.clocks_per_weight.get(kind, UNKNOWN_CLOCKS)
+    return weights.bytes * c.clocks_per_byte + weights.elements * extra
 
 
 def limit(parts: Sequence[Part]) -> str:
-    """The largest part of a step, in words with its share of the time."""
-    total = sum(p.seconds for p in parts) or 1.0
+    """What takes most of a step, in words with its share of the time."""
     shares: dict[str, float] = {}
     for p in parts:
-        where = "host memory" if p.device == HOST else "GPU memory"
+        host = p.device == HOST
+        memory = "host memory" if host else "GPU memory"
         for text, seconds in (
-            (f"reads weights from {where}", p.weights),
-            (f"reads the KV cache from {where}", p.cache),
-            ("launches kernels" if p.device != HOST else "starts operations", p.kernels),
+            (f"reads weights from {memory}", p.weights),
+            (f"unpacks weights on the {'processor' if host else 'GPU'}", p.arithmetic),
+            (f"reads the KV cache from {memory}", p.cache),
+            ("starts operations", p.kernels),
+            ("moves the KV cache over PCIe", p.link),
             ("waits between devices", p.hops),
         ):
             shares[text] = shares.get(text, 0.0) + seconds
     text, seconds = max(shares.items(), key=lambda kv: kv[1])
-    return f"{100 * seconds / total:.0f} % of the time {text}"
+    return f"{100 * seconds / (sum(shares.values()) or 1.0):.0f} % of the time {text}"

@@ -14,6 +14,7 @@ from .decode import limit, step
 from .families import Figures, gpu_figures, host_figures
 from .prefill import prompt_seconds
 from .records import Range, Speed
+from .spread import kind_of, spread
 from .work import HOST, Work, work_of
 
 
@@ -34,30 +35,34 @@ def estimate_speed(
         model: The model's shape or file.
         quant: llama.cpp file type; None: as in the file.
         config: llama.cpp's knobs; None: its defaults.
-        machine: The host and its GPUs; None: nothing known but four cores.
-        prompt_tokens: Length of the prompt.
-        generated_tokens: Tokens generated after it.
-        depth: Tokens already in the cache before the prompt.
-        streams: Streams that decode at the same time.
+        machine: The host and its GPUs; None: a host of which nothing is known.
+        prompt_tokens: Length of each stream's prompt.
+        generated_tokens: Tokens that each stream generates after it.
+        depth: Tokens already in each stream's cache before the prompt.
+        streams: Streams that start together and decode together.
         imatrix: The file was made with an importance matrix.
 
     Returns:
         Ranges with a reason. Nothing here is checked against the memory: see ``estimate_memory``.
 
     Raises:
-        UsageError: A count that makes no sense, or a quant that is not known.
+        UsageError: A count that makes no sense, or a split that is not one number per GPU.
+        UnknownNameError: No such file type.
     """
     from nemofit.catalog.filetypes import tensor_types
+    from nemofit.engines.llama_cpp.memory import split_of
     from nemofit.engines.llama_cpp.placement import place
 
     config = config or RunConfig()
     machine = machine or Machine()
     types = tensor_types(model, quant, imatrix=imatrix)
-    n_gpus = 0 if config.backend == "cpu" else len(machine.gpus)
-    placement = place(model, types, config, n_gpus, _split(machine, config, n_gpus))
-    works = work_of(model, types, placement.device_of, placement.units, config)
+    gpus = () if config.backend == "cpu" else machine.gpus
+    budgets = [gpu.total_bytes if gpu.free_bytes is None else gpu.free_bytes for gpu in gpus]
+    known = [b for b in budgets if b is not None]
+    split = split_of(config, len(gpus), known if len(known) == len(gpus) else None)
+    placement = place(model, config, split)
     return speed_of(
-        works,
+        work_of(model, types, placement.device_of, placement.units, config),
         figures_of(machine, config),
         model=model,
         config=config,
@@ -68,12 +73,13 @@ def estimate_speed(
     )
 
 
-def figures_of(machine: Machine, config: RunConfig) -> dict[int, Figures]:
+def figures_of(
+    machine: Machine, config: RunConfig, constants: Constants = CONSTANTS
+) -> dict[int, Figures]:
     """What each device of a machine can do; the host is -1."""
-    out = {i: gpu_figures(gpu) for i, gpu in enumerate(machine.gpus)}
-    if config.backend == "cpu":
-        out = {}
-    out[HOST] = host_figures(machine.host)
+    gpus = () if config.backend == "cpu" else machine.gpus
+    out = {i: gpu_figures(gpu, config.backend, constants) for i, gpu in enumerate(gpus)}
+    out[HOST] = host_figures(machine.host, constants)
     return out
 
 
@@ -87,17 +93,16 @@ def speed_of(
     generated_tokens: int = 128,
     depth: int = 0,
     streams: int = 1,
-    constants: Constants = CONSTANTS,
 ) -> Speed:
-    """The same once the work is known: about 50 microseconds, for ranking many plans."""
-    for name, value, least in (
-        ("prompt_tokens", prompt_tokens, 0),
-        ("generated_tokens", generated_tokens, 0),
-        ("depth", depth, 0),
-        ("streams", streams, 1),
-    ):
-        if not isinstance(value, int) or value < least:
-            raise UsageError(f"{name} {value!r} is not a whole number from {least}")
+    """The same once the work and the figures are known, for ranking many plans.
+
+    Args:
+        works: What each device does for a token, from :func:`.work.work_of`.
+        figures: What each device can do, from :func:`figures_of`.
+        model, config, prompt_tokens, generated_tokens, depth, streams: See ``estimate_speed``.
+    """
+    _check(prompt_tokens=prompt_tokens, generated_tokens=generated_tokens, depth=depth)
+    _check(least=1, streams=streams)
     used = model.integer("expert_used_count")
     experts = model.integer("expert_count")
     parts = step(
@@ -107,44 +112,65 @@ def speed_of(
         experts=experts,
         depth=depth + prompt_tokens + generated_tokens / 2,
         streams=streams,
-        constants=constants,
     )
-    per_token = sum(p.seconds for p in parts)
-    gpus = [w for w in works if w.device != HOST]
-    prompt = prompt_seconds(
+    token_s = sum(p.seconds for p in parts)
+    prompt_s = prompt_seconds(
         works,
         figures,
-        tokens=max(prompt_tokens, 1),
+        tokens=max(prompt_tokens, 1) * streams,
         ubatch=min(config.ubatch, config.batch),
         used=used,
         experts=experts,
         depth=depth,
         op_offload=config.op_offload,
-        pipeline=len(gpus) > 1 and len(gpus) == len(works) and config.kv_offload,
-        constants=constants,
+        flash=config.flash_attention,
+        pipeline=pipelined(works, config),
     )
-    notes = tuple(f"assumed {text}" for w in works for text in figures[w.device].assumed)
-    first = prompt + per_token
-    s = constants.spread
+    kind = kind_of(works, figures)
+    slow, fast = spread("decode", kind, experts > 0, streams, figures)
+    slow_prompt, fast_prompt = spread("prefill", kind, experts > 0, streams, figures)
+    token = Range(token_s / fast, token_s, token_s / slow)
+    prompt = Range(prompt_s / fast_prompt, prompt_s, prompt_s / slow_prompt)
+    assumed = [text for w in works for text in figures[w.device].assumed]
     return Speed(
-        decode=_around(1 / per_token, s),
-        prefill=_around(max(prompt_tokens, 1) / prompt, s),
-        time_to_first_token_ms=_around(1e3 * first, s),
-        total_ms=_around(1e3 * (prompt + per_token * generated_tokens), s),
-        basis="assumed" if notes else "computed",
+        decode=_rate(1, token),
+        prefill=_rate(max(prompt_tokens, 1) * streams, prompt),
+        time_to_first_token_ms=_total(prompt, token, 1),
+        total_ms=_total(prompt, token, generated_tokens),
+        basis="assumed" if assumed else "computed",
         limit=limit(parts),
-        notes=notes,
+        notes=tuple(f"assumed {text}" for text in dict.fromkeys(assumed)),
     )
 
 
-def _around(value: float, spread: float) -> Range:
-    return Range(value / spread, value, value * spread)
+def pipelined(works: Sequence[Work], config: RunConfig) -> bool:
+    """Whether the GPUs work on several micro-batches at once.
+
+    llama.cpp does so with more than one GPU, everything offloaded and nothing overridden
+    (llama-context.cpp, ``pipeline_parallel``).
+    """
+    return (
+        sum(w.device != HOST for w in works) > 1
+        and all(w.device != HOST for w in works)
+        and config.kv_offload
+        and not config.cpu_moe_layers
+        and not config.override_tensors
+    )
 
 
-def _split(machine: Machine, config: RunConfig, n_gpus: int) -> tuple[float, ...] | None:
-    if config.tensor_split is not None:
-        return config.tensor_split
-    budgets = [gpu.free_bytes or gpu.total_bytes for gpu in machine.gpus[:n_gpus]]
-    if not budgets or any(b is None for b in budgets):
-        return None
-    return tuple(float(b or 0) for b in budgets)
+def _rate(tokens: int, seconds: Range) -> Range:
+    return Range(tokens / seconds.high, tokens / seconds.likely, tokens / seconds.low)
+
+
+def _total(prompt: Range, token: Range, tokens: int) -> Range:
+    return Range(
+        1e3 * (prompt.low + token.low * tokens),
+        1e3 * (prompt.likely + token.likely * tokens),
+        1e3 * (prompt.high + token.high * tokens),
+    )
+
+
+def _check(least: int = 0, **counts: int) -> None:
+    for name, value in counts.items():
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= 1 << 31:
+            raise UsageError(f"{name} {value!r} is not a whole number from {least} to {1 << 31}")

@@ -1,17 +1,18 @@
 """Kinds of device, and what one device can do in plain figures.
 
-A family is an architecture generation under one backend; its constants are in :mod:`.constants`.
-A card that was never measured is computed from its own bandwidth and arithmetic with the
-constants of its family.
+A family is an architecture generation. A card that was never measured is computed from its own
+bandwidth and arithmetic with the constants of its family.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from nemofit.machine.records import Gpu, Host
 
-from .constants import CONSTANTS, Constants, Family
+from .constants import CONSTANTS, NO_BACKEND, Constants
+from .hosts import platform
 
 _NVIDIA = (
     ((12, 0), "blackwell"),
@@ -26,12 +27,31 @@ _NVIDIA = (
     ((6, 0), "pascal-hbm"),
     ((0, 0), "maxwell"),
 )
+"""Least compute capability of each generation."""
+
+_AMD = ("rdna4", "rdna3.5", "rdna3", "rdna2", "rdna", "cdna", "gcn")
 
 _LANES = {
-    "turing": 64, "volta": 64, "pascal-hbm": 64, "ampere-hbm": 64, "gcn": 64, "rdna2": 64,
-    "cdna": 64,
+    "turing": 64, "turing-gtx": 64, "volta": 64, "pascal-hbm": 64, "ampere-hbm": 64,
+    "gcn": 64, "rdna2": 64, "rdna": 64,
 }  # fmt: skip
-"""Single-precision lanes of one multiprocessor where it is not 128, as its fp32 figure counts."""
+"""Single-precision lanes of one multiprocessor, as the card's fp32 figure counts them, where not
+128 (the vendors' architecture papers)."""
+
+_BACKENDS = {
+    "nvidia": ("cuda", "vulkan"),
+    "amd": ("rocm", "vulkan"),
+    "apple": ("metal", "vulkan"),
+    "intel": ("sycl", "vulkan"),
+}
+
+PCIE_BYTES_PER_LANE = 0.985e9
+"""Bytes per second of one PCIe 3.0 lane; each generation doubles it (PCI-SIG)."""
+
+UNKNOWN_BANDWIDTH_GB_S = 200.0
+"""A cautious memory bandwidth for a card of which nothing is known."""
+
+UNKNOWN_CORES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,103 +59,132 @@ class Figures:
     """What a device can do.
 
     Attributes:
-        family: Key of :data:`.constants.CONSTANTS` ``.families``.
-        constants: That family's constants.
-        bandwidth: Peak memory bandwidth in bytes per second.
-        clocks: Multiprocessors times clock, per second.
-        link: Bytes per second between the host's memory and this device.
-        assumed: Names of figures that are not known and were assumed.
+        family: Key of ``Constants.families``.
+        bandwidth: Bytes per second that reading weights reaches.
+        clocks: Multiprocessors (cores) times clock, per second.
+        link: Bytes per second between the host's memory and this device, at its peak.
+        kernel: Seconds per operation.
+        graphless, tile, gather, unpack: As in :mod:`.constants`.
+        matrix, matrix_16, attend: FLOP per second.
+        assumed: Figures that are not known, with what was assumed.
     """
 
     family: str
-    constants: Family
     bandwidth: float
     clocks: float
     link: float
+    kernel: float
+    graphless: float
+    tile: float
+    gather: float
+    unpack: float
+    matrix: float
+    matrix_16: float
+    attend: float
     assumed: tuple[str, ...] = ()
 
 
-def family_of(gpu: Gpu, backend: str | None = None) -> str:
-    """The family of a GPU under a backend, from its architecture."""
-    generation = _generation(gpu)
-    backend = backend or gpu.backend
-    key = f"{generation}/{backend}"
-    return key if key in CONSTANTS.families else generation
-
-
-def _generation(gpu: Gpu) -> str:
+def family_of(gpu: Gpu) -> str:
+    """The family of a GPU, from its architecture; "unknown" where that is not known."""
     architecture = (gpu.architecture or "").lower().replace(" ", "")
+    name = gpu.name.lower().replace("-", " ")
     if gpu.vendor == "nvidia" or gpu.compute_capability:
-        cc = _capability(gpu.compute_capability)
-        if cc == (7, 5) and "gtx" in gpu.name.lower():
-            return "turing-gtx"
-        if cc:
-            return next(name for least, name in _NVIDIA if cc >= least)
-        for name in ("blackwell", "hopper", "ada", "ampere", "turing", "volta", "pascal"):
-            if name in architecture:
-                return name
-        return "ampere"
+        return _nvidia(gpu.compute_capability, architecture, name)
     if gpu.vendor == "apple":
-        return "apple-m5" if "m5" in gpu.name.lower() else "apple"
+        m = re.search(r"\bm(\d+)\b", name)
+        generation = int(m[1]) if m else 1
+        return "apple" if generation < 3 else "apple-m3" if generation < 5 else "apple-m5"
     if gpu.vendor == "intel":
         return "xe"
-    for name in ("rdna4", "rdna3.5", "rdna3", "rdna2", "cdna", "gcn"):
-        if name in architecture:
-            return name
-    return "unknown"
+    return next((f for f in _AMD if f in architecture), "unknown")
 
 
-def _capability(text: str | None) -> tuple[int, int] | None:
-    major, _, minor = (text or "").partition(".")
-    return (int(major), int(minor)) if major.isdigit() and minor.isdigit() else None
-
-
-def gpu_figures(gpu: Gpu, backend: str | None = None, constants: Constants = CONSTANTS) -> Figures:
-    """The figures of a GPU; what is unknown is assumed from its family."""
-    family = family_of(gpu, backend)
-    own = constants.families[family]
-    assumed = []
-    bandwidth = gpu.bandwidth_gb_s
-    if not bandwidth:
-        bandwidth = own.assumed_bandwidth_gb_s
-        assumed.append(f"memory bandwidth of {gpu.name}: {bandwidth:g} GB/s")
-    if gpu.fp32_tflops:
-        lanes = _LANES.get(family.partition("/")[0], 128)
-        clocks = gpu.fp32_tflops * 1e12 / (2 * lanes)
+def _nvidia(capability: str | None, architecture: str, name: str) -> str:
+    m = re.fullmatch(r"(\d+)\.(\d+)", capability or "")
+    if m:
+        cc = (int(m[1]), int(m[2]))
+        family = next(f for least, f in _NVIDIA if cc >= least)
     else:
-        clocks = bandwidth * 1e9 / own.bytes_per_clock
+        known = sorted({f.partition("-")[0] for _, f in _NVIDIA})
+        family = next((f for f in known if f in architecture), "unknown")
+    return "turing-gtx" if family == "turing" and "gtx" in name else family
+
+
+def backend_of(gpu: Gpu, asked: str = "cuda") -> str:
+    """The backend that runs a GPU: the configuration's where it can, otherwise the card's own."""
+    possible = _BACKENDS.get(gpu.vendor, (gpu.backend,))
+    return asked if asked in possible else gpu.backend
+
+
+def gpu_figures(gpu: Gpu, backend: str = "cuda", constants: Constants = CONSTANTS) -> Figures:
+    """The figures of a GPU; what is unknown is assumed from its family.
+
+    Args:
+        gpu: The card.
+        backend: The configuration's backend.
+        constants: Another set, for calibrating.
+    """
+    family = family_of(gpu)
+    own = constants.families.get(family) or constants.families["unknown"]
+    b = constants.backends.get(backend_of(gpu, backend), NO_BACKEND)
+    assumed = []
+    peak = (gpu.bandwidth_gb_s or UNKNOWN_BANDWIDTH_GB_S) * 1e9
+    if not gpu.bandwidth_gb_s:
+        assumed.append(f"memory bandwidth of {gpu.name}: {UNKNOWN_BANDWIDTH_GB_S:g} GB/s")
+    if gpu.fp32_tflops:
+        clocks = gpu.fp32_tflops * 1e12 / (2 * _LANES.get(family, 128))
+    else:
+        clocks = peak / own.bytes_per_clock
         assumed.append(f"arithmetic of {gpu.name}: in its family's usual proportion to bandwidth")
     if gpu.shared:
-        link = bandwidth * 1e9
+        link = peak
     else:
-        lanes = gpu.pcie_lanes or 16
-        gen = gpu.pcie_gen or 4
-        link = 0.985e9 * 2 ** (gen - 3) * lanes
-    return Figures(family, own, bandwidth * 1e9, clocks, link, tuple(assumed))
+        lane = PCIE_BYTES_PER_LANE * 2.0 ** ((gpu.pcie_gen or 4) - 3)
+        link = lane * (gpu.pcie_lanes or 16)
+    return Figures(
+        family=family,
+        bandwidth=peak * own.read * b.read,
+        clocks=clocks,
+        link=link * constants.link,
+        kernel=own.kernel_us * 1e-6 * b.kernel,
+        graphless=b.graphless,
+        tile=b.tile,
+        gather=own.gather,
+        unpack=own.unpack,
+        matrix=own.matrix * b.matrix * clocks,
+        matrix_16=own.matrix_16 * b.matrix * clocks,
+        attend=own.attend * b.attend * clocks,
+        assumed=tuple(assumed),
+    )
 
 
 def host_figures(host: Host, constants: Constants = CONSTANTS) -> Figures:
-    """The figures of the host's processor and memory."""
+    """The figures of the host's processor and memory; what is unknown is assumed, cautiously."""
     own = constants.families["cpu"]
     assumed = []
-    cores = host.physical_cores
-    if not cores:
-        cores = 4
-        assumed.append("cores of the processor: 4")
-    bandwidth = host.ram_bandwidth_gb_s
-    if not bandwidth:
-        bandwidth = assumed_ram_bandwidth_gb_s(cores)
-        assumed.append(f"memory bandwidth of the host: {bandwidth:g} GB/s")
-    return Figures("cpu", own, bandwidth * 1e9, cores * constants.core_clock, 0.0, tuple(assumed))
-
-
-def assumed_ram_bandwidth_gb_s(cores: int) -> float:
-    """A cautious RAM bandwidth for a processor of which only the cores are known.
-
-    Two channels of DDR4-3200 (51 GB/s) for desktop processors, four for workstations above 16
-    cores, eight for servers above 32: the JEDEC rate of 25.6 GB/s per channel (JESD79-4).
-    """
-    if cores <= 4:
-        return 34.0
-    channels = 2 if cores <= 16 else 4 if cores <= 32 else 8
-    return 25.6 * channels
+    cores = host.physical_cores or UNKNOWN_CORES
+    if not host.physical_cores:
+        assumed.append(f"cores of the processor: {cores}")
+    known = platform(host.cpu, cores)
+    peak = host.ram_bandwidth_gb_s
+    if not peak:
+        peak = known.bandwidth_gb_s
+        assumed.append(f"memory bandwidth of the host: {peak:g} GB/s")
+    elif known.sockets > 1:
+        peak /= known.sockets
+    clocks = cores * known.core_ghz * 1e9 * constants.core_clock
+    return Figures(
+        family="cpu",
+        bandwidth=peak * 1e9 * own.read,
+        clocks=clocks,
+        link=1.0,
+        kernel=(own.kernel_us + cores * constants.barrier_us) * 1e-6,
+        graphless=1.0,
+        tile=1.0,
+        gather=own.gather,
+        unpack=own.unpack,
+        matrix=own.matrix * clocks,
+        matrix_16=own.matrix_16 * clocks,
+        attend=own.attend * clocks,
+        assumed=tuple(assumed),
+    )

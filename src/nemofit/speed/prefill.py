@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from .constants import CONSTANTS, Constants
-from .decode import touched
+from .decode import UNKNOWN_CPU_CLOCKS, touched
 from .families import Figures
 from .work import HOST, Work
 
 OP_OFFLOAD_TOKENS = 32
 """Least tokens of a micro-batch for op offload; GGML_OP_OFFLOAD_MIN_BATCH in ggml-cuda.cu."""
+
+_WIDE = frozenset(("F32", "F16", "BF16"))
 
 
 def prompt_seconds(
@@ -29,6 +31,7 @@ def prompt_seconds(
     experts: int = 0,
     depth: float = 0.0,
     op_offload: bool = True,
+    flash: bool = True,
     pipeline: bool = False,
     constants: Constants = CONSTANTS,
 ) -> float:
@@ -41,22 +44,23 @@ def prompt_seconds(
         used, experts: Routed experts per token, and in all.
         depth: Tokens already in the cache.
         op_offload: Host weights may be multiplied on GPU 0.
+        flash: Flash attention.
         pipeline: The GPUs work on successive micro-batches at the same time.
+        constants: Another set, for calibrating.
     """
-    if tokens <= 0:
-        return 0.0
     full, rest = divmod(tokens, ubatch)
     total = 0.0
-    for count, size in ((full, ubatch), (1, rest)):
+    for count, size, first in ((full, ubatch, depth), (1, rest, depth + full * ubatch)):
         if not count or not size:
             continue
-        first = depth + (0 if size == ubatch else full * ubatch)
         middle = first + size * count / 2
         stages = [
-            _stage(w, figures, size, middle, used, experts, op_offload, constants) for w in works
+            _stage(w, figures, size, middle, used, experts, op_offload, flash, constants)
+            for w in works
         ]
         if pipeline and len(stages) > 1:
-            total += sum(stages) + (count - 1) * max(stages)
+            ideal = sum(stages) + (count - 1) * max(stages)
+            total += min(ideal / constants.pipeline, count * sum(stages))
         else:
             total += count * sum(stages)
     return total
@@ -70,24 +74,59 @@ def _stage(
     used: int,
     experts: int,
     op_offload: bool,
-    constants: Constants,
+    flash: bool,
+    c: Constants,
 ) -> float:
     """Seconds of one device for one micro-batch of ``tokens`` at a mean depth."""
     f = figures[work.device]
-    copied = 0.0
-    if work.device == HOST and op_offload and 0 in figures and tokens >= OP_OFFLOAD_TOKENS:
-        f = figures[0]
-        copied = 1.0
-    k = f.constants
+    offloaded = work.device == HOST and op_offload and 0 in figures and tokens >= OP_OFFLOAD_TOKENS
+    attention = tokens * work.attention_flop(depth) / f.attend
+    if not flash:
+        attention /= c.plain_attention
+    scan = work.state / 2 * tokens / (f.bandwidth * c.scan)
+    kernels = work.kernels * f.kernel * f.graphless
+    hops = 2 * work.visits * c.hop_us * 1e-6 if work.device == HOST else 0.0
+    extra = attention + scan + kernels + hops
     share = touched(used, experts, tokens)
-    active = min(used / experts, 1.0) if experts else 1.0
-    read = arithmetic = crossing = 0.0
-    for group, part, work_part in ((work.dense, 1.0, 1.0), (work.experts, share, active)):
-        for kind, weights in group.items():
-            rate = k.matrix_16 if kind in ("F16", "BF16", "F32") else k.matrix
-            read += weights.bytes * part / (f.bandwidth * k.read)
-            crossing += copied * weights.bytes * part / (f.link * constants.link)
-            arithmetic += 2.0 * weights.elements * work_part * tokens / (rate * f.clocks)
-    attention = tokens * work.attention_flop(depth) / (k.attend * f.clocks)
-    kernels = work.kernels * k.kernel_us * 1e-6
-    return max(read, arithmetic) + crossing + attention + kernels
+    active = tokens * min(used / experts, 1.0) if experts else float(tokens)
+    if work.device == HOST and not offloaded:
+        return _on_processor(work, f, tokens, active, share, c) + extra
+    g = figures[0] if offloaded else f
+    seconds = _on_gpu(work, g, tokens, active, share, c) + extra
+    crossing = work.linked_bytes(depth)
+    if offloaded:
+        crossing += sum(w.bytes for w in work.dense.values())
+        crossing += share * sum(w.bytes for w in work.experts.values())
+    return seconds + crossing / g.link
+
+
+def _on_gpu(
+    work: Work, f: Figures, tokens: int, active: float, share: float, c: Constants
+) -> float:
+    """Seconds of the matrix products: ``active`` tokens' worth for each routed expert."""
+    fill = tokens / (tokens + c.half_ubatch)
+    expert_fill = fill * active / (active + f.tile)
+    read = arithmetic = 0.0
+    for kind, w in work.dense.items():
+        read += w.bytes / f.bandwidth
+        rate = f.matrix_16 if kind in _WIDE else f.matrix
+        arithmetic += 2.0 * w.elements * tokens / (rate * fill)
+    for kind, w in work.experts.items():
+        read += w.bytes * share / f.bandwidth
+        rate = f.matrix_16 * c.experts_16 if kind in _WIDE else f.matrix
+        arithmetic += 2.0 * w.elements * active / (rate * expert_fill)
+    p = c.prefill_overlap
+    return float((read**p + arithmetic**p) ** (1 / p))
+
+
+def _on_processor(
+    work: Work, f: Figures, tokens: int, active: float, share: float, c: Constants
+) -> float:
+    read = clocks = 0.0
+    for kind, w in work.dense.items():
+        read += w.bytes / f.bandwidth
+        clocks += w.elements * tokens * c.cpu_clocks.get(kind, UNKNOWN_CPU_CLOCKS)
+    for kind, w in work.experts.items():
+        read += w.bytes * share / f.bandwidth
+        clocks += w.elements * active * c.cpu_clocks.get(kind, UNKNOWN_CPU_CLOCKS)
+    return max(read, clocks / f.clocks)

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from nemofit.catalog.ggml import ggml_type, tensor_bytes
 from nemofit.catalog.model import ModelSpec
 from nemofit.engines.llama_cpp.config import RunConfig
-from nemofit.formats.gguf.ggml import TYPES
+from nemofit.engines.llama_cpp.kv_cache import window_layers, window_width
 
 HOST = -1
 
 _BLOCK = re.compile(r"blk\.(\d+)\.")
 _ROWS_ONLY = ("token_embd.", "per_layer_token_embd.", "position_embd.", "token_types.")
+"""Of these a token reads one row."""
+
+_RECURRENT = {"ssm_conv1d.weight", "shortconv.conv.weight"}
 
 
 @dataclass(slots=True)
@@ -30,17 +34,19 @@ class Weights:
 
 @dataclass(slots=True)
 class Work:
-    """What one device does for a token.
+    """What one device does for a token. Every field adds up over blocks.
 
     Attributes:
         device: -1 for the host, otherwise the GPU's index.
         dense: Weights that every token reads, by tensor type.
         experts: Routed experts, all of them, by tensor type.
         kernels: Operations launched for one step.
-        matrices: Weight matrices multiplied in one step.
         blocks: Blocks that live here.
+        visits: Blocks that live elsewhere and whose experts are here.
         cache_row: Bytes of KV cache per earlier token (full attention).
         cache_windows: The same for sliding-window blocks, by window in tokens.
+        cache_linked: Of these, what lies on the host although the block does not, by window; 0
+            stands for full attention.
         state: Bytes of recurrent state read and written per stream and token.
         attention: FLOP per token and earlier token (full attention).
         attention_windows: The same for sliding-window blocks, by window.
@@ -50,10 +56,11 @@ class Work:
     dense: dict[str, Weights] = field(default_factory=lambda: defaultdict(Weights))
     experts: dict[str, Weights] = field(default_factory=lambda: defaultdict(Weights))
     kernels: int = 0
-    matrices: int = 0
     blocks: int = 0
+    visits: int = 0
     cache_row: float = 0.0
     cache_windows: dict[int, float] = field(default_factory=lambda: defaultdict(float))
+    cache_linked: dict[int, float] = field(default_factory=lambda: defaultdict(float))
     state: float = 0.0
     attention: float = 0.0
     attention_windows: dict[int, float] = field(default_factory=lambda: defaultdict(float))
@@ -63,6 +70,10 @@ class Work:
         return self.cache_row * depth + sum(
             row * min(depth, window) for window, row in self.cache_windows.items()
         )
+
+    def linked_bytes(self, depth: float) -> float:
+        """The part of them that crosses from the host."""
+        return sum(row * min(depth, window or depth) for window, row in self.cache_linked.items())
 
     def attention_flop(self, depth: float) -> float:
         """Operations of the attention of one token at ``depth``."""
@@ -74,7 +85,7 @@ class Work:
 def work_of(
     model: ModelSpec,
     types: Sequence[str],
-    device_of: Sequence[int],
+    device_of: Sequence[int | None],
     units: Sequence[int],
     config: RunConfig,
 ) -> tuple[Work, ...]:
@@ -83,7 +94,7 @@ def work_of(
     Args:
         model: The model's tensors and metadata.
         types: ggml type of each tensor, in the order of ``model.tensors``.
-        device_of: Device of each tensor, -1 for the host.
+        device_of: Device of each tensor, -1 for the host, None: not loaded.
         units: Device of each block, and of the output as the last one.
         config: For the cache's types and place.
 
@@ -97,99 +108,132 @@ def work_of(
             shares[device] = Work(device)
         return shares[device]
 
-    blocks = model.integer("block_count")
-    main = blocks - model.integer("nextn_predict_layers")
-    names = [t.name for t in model.tensors]
-    tied = "output.weight" not in names
-    kinds: dict[int, set[str]] = defaultdict(set)
+    main = model.integer("block_count") - model.integer("nextn_predict_layers")
+    tied = all(t.name != "output.weight" for t in model.tensors)
+    names: dict[int, set[str]] = defaultdict(set)
+    away: dict[int, int] = {}
     for tensor, kind, device in zip(model.tensors, types, device_of, strict=True):
+        if device is None:
+            continue
         block = _BLOCK.match(tensor.name)
-        at = device
         if block:
             il = int(block[1])
             if il >= main:
                 continue
-            kinds[il].add(tensor.name[block.end() :])
+            names[il].add(tensor.name[block.end() :])
+            if "_exps." in tensor.name and device != units[il]:
+                away[il] = device
         elif tensor.name.startswith(_ROWS_ONLY):
             if not (tied and tensor.name == "token_embd.weight"):
                 continue
-            at = units[-1]
-        one = share(at)
-        group = one.experts if "_exps." in tensor.name else one.dense
-        weights = group[kind]
-        weights.bytes += _bytes(kind, tensor.elements)
+            device = units[-1]
+        one = share(device)
+        weights = (one.experts if "_exps." in tensor.name else one.dense)[kind]
+        weights.bytes += tensor_bytes(kind, tensor.shape)
         weights.elements += tensor.elements
         one.kernels += 1
-        one.matrices += len(tensor.shape) > 1
+    for il, device in away.items():
+        if device != units[il]:
+            share(device).visits += 1
+    mixers = _mixers(model, names)
     for il in range(main):
         one = share(units[il])
         one.blocks += 1
-        one.kernels += _PER_BLOCK + (_PER_MOE if "ffn_gate_inp.weight" in kinds[il] else 0)
-        cache = one if config.kv_offload else share(HOST)
-        _add_mixer(model, il, kinds[il], config, cache)
-    order = sorted(shares, key=lambda d: (d == HOST, d))
-    return tuple(shares[d] for d in order)
+        one.kernels += _PER_BLOCK + _PER_MOE * ("ffn_gate_inp.weight" in names[il])
+        _add_mixer(one, mixers[il], config)
+    return tuple(shares[d] for d in sorted(shares, key=lambda d: (d == HOST, d)))
 
 
-_PER_BLOCK = 10
-"""Operations of a block that have no weight: rope (2), writing K and V (2), attention and its
-combination (2), activation (1), residual sums (2), quantizing the activations (1)."""
+_PER_ATTENTION = 6
+"""Operations of attention that have no weight: rope (2), writing K and V (2), attention and its
+combination over the cache (2)."""
+
+_PER_RECURRENT = 12
+"""The same of a recurrent mixer: splitting, convolution, gates, norms, the scan itself."""
+
+_PER_BLOCK = 3
+"""The same of every block: activation, residual sum, quantizing the activations."""
 
 _PER_MOE = 6
-"""The same for routing: softmax, top-k, gathering and scaling weights, summing the experts."""
+"""The same of routing: softmax, top-k, gathering and scaling weights, summing the experts."""
 
 
-def _add_mixer(model: ModelSpec, il: int, tensors: set[str], config: RunConfig, out: Work) -> None:
-    """Add the cache and the attention, or the recurrent state, of one block."""
-    if "ssm_conv1d.weight" in tensors or "ssm_a" in tensors:
-        out.state += 2 * 4 * _state_elements(model)
-        return
-    heads = model.per_layer("attention.head_count")[il]
-    kv_heads = model.per_layer("attention.head_count_kv", heads)[il]
-    if "attn_kv_a_mqa.weight" in tensors:
-        rank = model.integer("attention.kv_lora_rank", 512)
-        width = rank + model.integer("rope.dimension_count", 64)
-        row = width * _cache_bytes(config.kv_type_k)
-        flop = 2.0 * heads * (width + rank)
-    elif heads and any(t.startswith(("attn_k.", "attn_qkv.", "attn_q.")) for t in tensors):
-        head = model.integer("embedding_length") // max(heads, 1)
-        key = model.integer("attention.key_length", head)
-        value = model.integer("attention.value_length", head)
-        row = kv_heads * (
-            key * _cache_bytes(config.kv_type_k) + value * _cache_bytes(config.kv_type_v)
-        )
-        flop = 2.0 * heads * (key + value)
+@dataclass(frozen=True, slots=True)
+class _Mixer:
+    """How a block mixes tokens: elements of a K and a V row, the window or 0, operations per
+    earlier token, elements of recurrent state."""
+
+    k: int = 0
+    v: int = 0
+    window: int = 0
+    flop: float = 0.0
+    state: int = 0
+
+
+def _mixers(model: ModelSpec, names: Mapping[int, set[str]]) -> list[_Mixer]:
+    """The mixer of each block, told by the tensors it has."""
+    heads = model.per_layer("attention.head_count")
+    kv_heads = (
+        model.per_layer("attention.head_count_kv")
+        if "attention.head_count_kv" in model.metadata
+        else heads
+    )
+    windows = window_layers(model)
+    width = window_width(model)
+    rank = model.integer("attention.kv_lora_rank")
+    out = []
+    for il, n_heads in enumerate(heads):
+        tensors = names.get(il, set())
+        window = width if windows[il] else 0
+        if tensors & _RECURRENT:
+            out.append(_Mixer(state=_state_elements(model)))
+        elif "attn_kv_a_mqa.weight" in tensors:
+            row = rank + model.integer("rope.dimension_count")
+            out.append(_Mixer(row, 0, window, 2.0 * n_heads * (row + rank)))
+        elif any(t.startswith("attn_q") for t in tensors):
+            k, v = _head_sizes(model, n_heads, bool(window))
+            flop = 2.0 * n_heads * (k + v)
+            out.append(_Mixer(kv_heads[il] * k, kv_heads[il] * v, window, flop))
+        else:
+            out.append(_Mixer())
+    return out
+
+
+def _head_sizes(model: ModelSpec, heads: int, sliding: bool) -> tuple[int, int]:
+    head = model.integer("embedding_length") // max(heads, 1)
+    k = model.integer("attention.key_length", head)
+    v = model.integer("attention.value_length", head)
+    if sliding:
+        k = model.integer("attention.key_length_swa", k)
+        v = model.integer("attention.value_length_swa", v)
+    return k, v
+
+
+def _add_mixer(one: Work, mixer: _Mixer, config: RunConfig) -> None:
+    one.state += 2 * 4 * mixer.state
+    one.kernels += _PER_RECURRENT * (mixer.state > 0) + _PER_ATTENTION * (mixer.flop > 0)
+    row = mixer.k * _element_bytes(config.kv_type_k) + mixer.v * _element_bytes(config.kv_type_v)
+    if mixer.window:
+        one.cache_windows[mixer.window] += row
+        one.attention_windows[mixer.window] += mixer.flop
     else:
-        return
-    window = model.integer("attention.sliding_window")
-    if window and _slides(model, il):
-        out.cache_windows[window] += row
-        out.attention_windows[window] += flop
-    else:
-        out.cache_row += row
-        out.attention += flop
-
-
-def _slides(model: ModelSpec, il: int) -> bool:
-    pattern = model.metadata.get("attention.sliding_window_pattern")
-    if isinstance(pattern, tuple):
-        return il < len(pattern) and bool(pattern[il])
-    return isinstance(pattern, int) and pattern > 0 and (il + 1) % pattern != 0
+        one.cache_row += row
+        one.attention += mixer.flop
+    if row and not config.kv_offload and one.device != HOST:
+        one.cache_linked[mixer.window] += row
 
 
 def _state_elements(model: ModelSpec) -> int:
+    """Elements of the recurrent state of one block (llama-memory-recurrent.cpp)."""
     inner = model.integer("ssm.inner_size")
+    if not inner:
+        return 2 * model.integer("embedding_length")
     state = model.integer("ssm.state_size")
     groups = model.integer("ssm.group_count")
     conv = max(model.integer("ssm.conv_kernel") - 1, 0)
     return state * inner + conv * (inner + 2 * groups * state)
 
 
-def _bytes(kind: str, elements: int) -> int:
-    _, block, size = TYPES[kind]
-    return elements * size // block
-
-
-def _cache_bytes(kind: str) -> float:
-    _, block, size = TYPES[kind.upper()]
-    return size / block
+def _element_bytes(kind: str) -> float:
+    t = ggml_type(kind)
+    return t.bytes / t.block

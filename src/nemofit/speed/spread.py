@@ -1,0 +1,51 @@
+"""How wide a range must be: nine of ten measurements that the constants had not seen lay inside.
+
+The factors are the 5th and 95th percentile of measured over estimated speed when whole devices
+and whole model families are left out of the calibration, by kind of run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from .families import Figures
+from .fitted import ROWS, SPREADS
+from .work import HOST, Work
+
+UNSEEN_FAMILY = 1.2
+"""Further factor where no card of the family has a published speed."""
+
+SEVERAL_STREAMS = "streams"
+
+
+def kind_of(works: Sequence[Work], figures: Mapping[int, Figures]) -> str:
+    """cpu, partial (GPUs and host), multi (several GPUs) or the only GPU's own: apple or gpu."""
+    gpus = [w.device for w in works if w.device != HOST]
+    if not gpus:
+        return "cpu"
+    if len(gpus) < len(works):
+        return "partial"
+    if len(gpus) > 1:
+        return "multi"
+    return "apple" if figures[gpus[0]].family.startswith("apple") else "gpu"
+
+
+def spread(
+    phase: str, kind: str, sparse: bool, streams: int, figures: Mapping[int, Figures]
+) -> tuple[float, float]:
+    """Factors from the likely speed to the low and to the high one.
+
+    Args:
+        phase: decode or prefill.
+        kind: From :func:`kind_of`.
+        sparse: The model has routed experts.
+        streams: Several of them have factors of their own when decoding.
+        figures: Devices; a family without measurements widens the range.
+    """
+    if streams > 1 and phase == "decode":
+        kind = SEVERAL_STREAMS
+    low, high = SPREADS.get(f"{phase}/{kind}/{'moe' if sparse else 'dense'}") or SPREADS[phase]
+    gpus = [f for device, f in figures.items() if device != HOST]
+    if any(not ROWS.get(f.family) for f in gpus):
+        low, high = low / UNSEEN_FAMILY, high * UNSEEN_FAMILY
+    return low, high
