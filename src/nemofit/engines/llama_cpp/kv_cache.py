@@ -14,6 +14,7 @@ from nemofit.catalog.model import ModelSpec
 
 from .architectures import ROWS, Architecture
 from .config import RunConfig
+from .recurrent_state import state_bytes, states
 
 _PAD = 256  # llama-context.cpp: GGML_PAD(cparams.n_ctx, 256)
 
@@ -112,26 +113,26 @@ def layer_caches(model: ModelSpec) -> tuple[LayerCache | None, ...]:
     head_k = model.integer("attention.key_length", default)
     head_v = model.integer("attention.value_length", default)
     windows = window_layers(model)
+    alone = [s is not None and s.alone for s in states(model)]
     return tuple(
-        LayerCache(kv[i] * head_k, kv[i] * head_v, windows[i]) if kv[i] and i < loaded else None
+        LayerCache(kv[i] * head_k, kv[i] * head_v, windows[i])
+        if kv[i] and i < loaded and not alone[i]
+        else None
         for i in range(n)
     )
 
 
 def layer_bytes(model: ModelSpec, config: RunConfig) -> list[int]:
-    """Cache bytes of each block over all streams."""
+    """Bytes of each block's cache over all streams, and of its recurrent state."""
     c = cells(model, config)
     caches = layer_caches(model)
     widest = max((x.v_width for x in caches if x), default=0)
-    out = []
-    for x in caches:
+    out = state_bytes(model, config)
+    for il, x in enumerate(caches):
         if x is None:
-            out.append(0)
             continue
         n = (c.window if x.window else c.full) * c.streams
         v = x.v_width if config.flash_attention else widest
-        out.append(
-            n * row_bytes(config.kv_type_k.upper(), x.k_width)
-            + n * row_bytes(config.kv_type_v.upper(), v)
-        )
+        out[il] += n * row_bytes(config.kv_type_k.upper(), x.k_width)
+        out[il] += n * row_bytes(config.kv_type_v.upper(), v)
     return out

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise, product
 
 from nemofit.catalog.model import ModelSpec
 from nemofit.engines.base import Memory
@@ -22,6 +23,7 @@ from .placement import HOST, place_units, weight_sizes
 
 _ROUNDS = 5  # how often a split is mended when compute buffers turn out otherwise than guessed
 _HALVINGS = 24
+_REACH = 2  # units by which each boundary between three or more cards is shifted
 _PROBES = 4  # neighbours tried beyond a bisected bound, which need not be the last that fits
 
 
@@ -190,15 +192,44 @@ class Solver:
                 for g, b in zip(m.gpus, self.budgets, strict=True)
             ]
             better = self._balance(config, active, caps)
-            if better is None or better == counts:
-                return config if fits else None
-            if fits and self._worst(m) <= self._worst(
-                self.memory(config.replace(tensor_split=tuple(better)))
+            if fits and (
+                better is None
+                or better == counts
+                or self._worst(m)
+                <= self._worst(self.memory(config.replace(tensor_split=tuple(better))))
             ):
                 return config
+            if better is None or better == counts:
+                break
             counts = better
-        config = config.replace(tensor_split=tuple(counts))
-        return config if self.fits(config) else None
+        return self._try_around(config, counts)
+
+    def _try_around(self, config: RunConfig, counts: list[int]) -> RunConfig | None:
+        """The first split near ``counts`` that fits: compute buffers shift with the boundaries.
+
+        Two cards are tried at every boundary.
+        """
+        edges = list(accumulate(counts))[:-1]
+        active = sum(counts)
+        reach = active if len(counts) == 2 else _REACH
+        shifts = sorted(range(-reach, reach + 1), key=abs)
+        for shift in product(shifts, repeat=len(edges)):
+            moved = [0, *(e + s for e, s in zip(edges, shift, strict=True)), active]
+            dealt = [b - a for a, b in pairwise(moved)]
+            if min(dealt) >= 0 and self._might_fit(config, dealt):
+                trial = config.replace(tensor_split=tuple(dealt))
+                if self.fits(trial):
+                    return trial
+        return None
+
+    def _might_fit(self, config: RunConfig, counts: list[int]) -> bool:
+        """Whether weights and cache alone fit, before any graph is replayed."""
+        costs = list(accumulate(self._unit_costs(config, sum(counts)), initial=0))
+        edges = accumulate(counts, initial=0)
+        return all(
+            costs[b] - costs[a] <= budget
+            for (a, b), budget in zip(pairwise(edges), self.budgets, strict=True)
+        )
 
     def _worst(self, m: Memory) -> float:
         return max(g.total_bytes / max(b, 1) for g, b in zip(m.gpus, self.budgets, strict=True))

@@ -10,39 +10,81 @@ from collections.abc import Callable, Sequence
 from .ops import INPLACE_OPS, T
 
 _ENDLESS = 1 << 62
+_CHUNK = 1 << 63
+_MAX_CHUNKS = 16  # GGML_VBUFFER_MAX_CHUNKS
 
 
 class Arena:
-    """Free blocks of one buffer, best fit first, the endless last block only if nothing fits."""
+    """Free blocks of one backend's buffers, best fit first, the open last block only if nothing fits.
 
-    __slots__ = ("alignment", "free", "peak")
+    Addresses count on over the chunks that a backend splits its buffer into: a chunk's number times
+    ``_CHUNK``, plus the offset in it.
 
-    def __init__(self, alignment: int) -> None:
+    Args:
+        alignment: Bytes to which every block is rounded up.
+        chunk: The most bytes of one chunk, None: endless. A larger tensor gets one of its own.
+    """
+
+    __slots__ = ("alignment", "chunk", "free", "sizes")
+
+    def __init__(self, alignment: int, chunk: int | None = None) -> None:
         self.alignment = alignment
-        self.free: list[list[int]] = [[0, _ENDLESS]]
-        self.peak = 0
+        self.chunk = chunk
+        self.free: list[list[list[int]]] = []
+        self.sizes: list[int] = []
+
+    @property
+    def peak(self) -> int:
+        """Bytes of all chunks, each as large as it had to become."""
+        return sum(self.sizes)
 
     def take(self, size: int) -> int:
         size = -(-size // self.alignment) * self.alignment
-        free = self.free
-        last = len(free) - 1
-        best, best_size = last, _ENDLESS
-        for i in range(last):
-            n = free[i][1]
-            if size <= n <= best_size:
-                best, best_size = i, n
-        block = free[best]
+        c, i = self._fit(size)
+        if c < 0:
+            c, i = self._extend(size)
+        free = self.free[c]
+        block = free[i]
         offset = block[0]
         block[0] += size
         block[1] -= size
         if block[1] == 0:
-            del free[best]
-        self.peak = max(self.peak, offset + size)
-        return offset
+            del free[i]
+        if offset + size > self.sizes[c]:
+            self.sizes[c] = offset + size
+        return c * _CHUNK + offset
+
+    def _fit(self, size: int) -> tuple[int, int]:
+        """Chunk and index of the smallest block that is large enough; the last chunk with one wins."""
+        found, at = -1, -1
+        for c, free in enumerate(self.free):
+            best_size = _ENDLESS
+            for i in range(len(free) - 1):
+                n = free[i][1]
+                if size <= n <= best_size:
+                    found, at, best_size = c, i, n
+        return found, at
+
+    def _extend(self, size: int) -> tuple[int, int]:
+        """Chunk and index of the open block that wastes or grows least; a new chunk if none has room."""
+        found, best = -1, -_ENDLESS
+        for c, free in enumerate(self.free):
+            if free and free[-1][1] >= size:
+                spare = self.sizes[c] - free[-1][0] - size
+                if (best < 0 and spare > best) or 0 <= spare < best:
+                    found, best = c, spare
+        if found < 0:
+            found = len(self.free)
+            is_last = found == _MAX_CHUNKS - 1
+            room = _ENDLESS if self.chunk is None or is_last else max(size, self.chunk)
+            self.free.append([[0, room]])
+            self.sizes.append(0)
+        return found, len(self.free[found]) - 1
 
     def give(self, offset: int, size: int) -> None:
         size = -(-size // self.alignment) * self.alignment
-        free = self.free
+        chunk, offset = divmod(offset, _CHUNK)
+        free = self.free[chunk]
         for i, block in enumerate(free):
             if block[0] + block[1] == offset:
                 block[1] += size
@@ -70,16 +112,16 @@ class GraphAllocator:
     """Lays out a scheduled graph over several buffers.
 
     Args:
-        alignments: Alignment in bytes of each backend's buffer.
+        arenas: The memory of each backend.
         size_of: Bytes that a backend's buffer needs for a tensor.
     """
 
-    def __init__(self, alignments: Sequence[int], size_of: SizeOf) -> None:
-        self.arenas = [Arena(a) for a in alignments]
+    def __init__(self, arenas: Sequence[Arena], size_of: SizeOf) -> None:
+        self.arenas = arenas
         self.size_of = size_of
 
     def reserve(self, nodes: list[tuple[T, int]], leaves: list[tuple[T, int]]) -> list[int]:
-        """Walk the graph once and return the peak address of each buffer in bytes."""
+        """Walk the graph once and return the size of each buffer in bytes."""
         for t, backend in leaves:
             self._place(t, backend)
         for t, backend in nodes:

@@ -6,10 +6,12 @@ ggml-metal.cpp, ggml-vulkan.cpp, ggml-sycl.cpp, ggml-rpc.cpp and ggml-cpu.cpp, l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from . import reorder
 from .ops import T, elements, nbytes, row_size, rows
+from .reorder import Kept
 
 # ggml-cuda/common.cuh and ggml-sycl/presets.hpp: MATRIX_ROW_PADDING, in elements
 _ROW_PADDING = 512
@@ -18,8 +20,6 @@ _MIN_OFFLOAD_BATCH = 32
 # ggml-cuda.cu: MOE_WEIGHTED_REDUCTION_MAX_EXPERTS
 _MAX_FUSED_EXPERTS = 32
 _FLOAT_TYPES = ("F32", "F16", "BF16", "I32", "I64")
-
-Kept = dict[int, list[T]]
 
 
 def row_padding(type_: str, row: int) -> int:
@@ -40,6 +40,9 @@ class Backend:
         metal_scratch: Some results carry scratch space behind them.
         offload: Takes over large-batch operations on weights that lie on the host.
         fuses_experts: Keeps tensors alive that its fused expert kernels read late.
+        reorders: Moves nodes that do not wait for one another next to each other.
+        chunk: The most bytes of one buffer, None: any number; compute buffers are split there.
+        host_alignment: Alignment of the host memory that its devices copy from.
         reads_host: Reads tensors in host memory where they are (CPU, integrated GPUs).
     """
 
@@ -49,6 +52,9 @@ class Backend:
     metal_scratch: bool = False
     offload: bool = False
     fuses_experts: bool = False
+    reorders: bool = False
+    chunk: int | None = None
+    host_alignment: int = 32
     reads_host: bool = False
 
     def alloc_size(self, t: T) -> int:
@@ -83,9 +89,22 @@ class Backend:
             return t.ne[2] >= _MIN_OFFLOAD_BATCH
         return rows(t) >= _MIN_OFFLOAD_BATCH
 
-    def kept(self, nodes: Sequence[T]) -> Kept:
-        """Tensors that must outlive their last reader, by the id of the node they wait for."""
-        return _fusion_dependencies(nodes) if self.fuses_experts else {}
+    def arrange(self, nodes: Sequence[T], uses: Mapping[int, int]) -> tuple[Sequence[T], Kept]:
+        """The order in which it runs a split's nodes, and what must live longer than its readers.
+
+        Args:
+            uses: How often each node of the whole graph is read, by id.
+
+        Returns:
+            The nodes, and tensors that outlive their last reader by the id of the node they wait for.
+        """
+        if self.reorders:
+            return reorder.vulkan(nodes, uses)
+        return nodes, _fusion_dependencies(nodes) if self.fuses_experts else {}
+
+    def host(self) -> Backend:
+        """The CPU backend beside it, which works in host memory that its devices copy from."""
+        return replace(BACKENDS["cpu"], alignment=self.host_alignment, chunk=self.chunk)
 
 
 _CUDA = Backend(alignment=128, pads_rows=True, attention_f16=True, offload=True, fuses_experts=True)
@@ -93,7 +112,7 @@ BACKENDS: dict[str, Backend] = {
     "cuda": _CUDA,
     "rocm": _CUDA,
     "metal": Backend(alignment=32, metal_scratch=True),
-    "vulkan": Backend(alignment=64, offload=True),
+    "vulkan": Backend(alignment=16, offload=True, reorders=True, chunk=1 << 30, host_alignment=64),
     "sycl": Backend(alignment=128, pads_rows=True, attention_f16=True, offload=True),
     "rpc": Backend(alignment=32),
     "cpu": Backend(alignment=32, reads_host=True),
@@ -215,4 +234,3 @@ def _top_k(nodes: Sequence[T], i: int) -> int:
     if follows(at, ("SCALE",)):
         at += 1
     return at - i
-

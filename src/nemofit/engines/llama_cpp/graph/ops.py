@@ -190,6 +190,10 @@ def scale(a: T) -> T:
     return like("SCALE", a)
 
 
+def scale_inplace(a: T) -> T:
+    return _view("SCALE", a, a.ne, a.nb)
+
+
 def clamp(a: T) -> T:
     return like("CLAMP", a)
 
@@ -287,6 +291,25 @@ def argsort_top_k(a: T, k: int) -> T:
 def flash_attn_ext(q: T, k: T, v: T, mask: T | None, sinks: T | None = None) -> T:
     ne = (v.ne[0], q.ne[2], q.ne[1], q.ne[3])
     return T("FLASH_ATTN_EXT", "F32", ne, tuple(t for t in (q, k, v, mask, sinks) if t is not None))
+
+
+def ssm_conv(x: T, kernel: T) -> T:
+    """A causal convolution over [kernel - 1 + tokens, channels, sequences]."""
+    ne = (x.ne[1], x.ne[0] - kernel.ne[0] + 1, x.ne[2], 1)
+    return T("SSM_CONV", "F32", ne, (x, kernel))
+
+
+def ssm_scan(state: T, x: T, dt: T, a: T, b: T, c: T, ids: T) -> T:
+    """Mamba's recurrence: its results, and behind them the new state of each sequence."""
+    n = elements(x) + state.ne[0] * state.ne[1] * state.ne[2] * ids.ne[0]
+    return T("SSM_SCAN", "F32", _ne(n), (state, x, dt, a, b, c, ids))
+
+
+def gated_delta_net(q: T, k: T, v: T, gate: T, beta: T, state: T) -> T:
+    """The delta rule's recurrence: its results, and behind them the new states."""
+    width, heads, tokens, sequences = v.ne
+    ne = (width * heads, (tokens + width) * sequences, 1, 1)
+    return T("GATED_DELTA_NET", "F32", ne, (q, k, v, gate, beta, state))
 
 
 def view(a: T, ne: tuple[int, ...], nb: tuple[int, ...] = ()) -> T:

@@ -6,7 +6,10 @@ llama.cpp 0c1e570. Backends are numbered as there: GPUs in device order, the CPU
 
 from __future__ import annotations
 
-from .allocator import GraphAllocator
+from collections import Counter
+from collections.abc import Mapping
+
+from .allocator import Arena, GraphAllocator
 from .backends import Backend
 from .ops import VIEW_OPS, Graph, T
 
@@ -37,11 +40,13 @@ class Scheduler:
         if pins:
             for t, backend in graph.pins:
                 t.backend = backend
+        uses = Counter(id(s) for t in graph.nodes for s in t.src)
         self._assign(graph)
         self._split(graph)
-        nodes, leaves = self._schedule(graph)
+        nodes, leaves = self._schedule(graph, uses)
         allocator = GraphAllocator(
-            [b.alignment for b in self.backends], lambda i, t: self.backends[i].alloc_size(t)
+            [Arena(b.alignment, b.chunk) for b in self.backends],
+            lambda i, t: self.backends[i].alloc_size(t),
         )
         return allocator.reserve(nodes, leaves)
 
@@ -158,7 +163,9 @@ class Scheduler:
             c.is_input = c.is_output = True
         return c
 
-    def _schedule(self, graph: Graph) -> tuple[list[tuple[T, int]], list[tuple[T, int]]]:
+    def _schedule(
+        self, graph: Graph, uses: Mapping[int, int]
+    ) -> tuple[list[tuple[T, int]], list[tuple[T, int]]]:
         nodes: list[tuple[T, int]] = []
         leaves: list[tuple[T, int]] = []
         if self.copies > 1:
@@ -169,7 +176,7 @@ class Scheduler:
                     for _ in range(self.copies - 1):
                         leaves.append((self._copy_of(t), t.backend))
         for backend, begin, end, inputs in self.splits:
-            keep = self.backends[backend].kept(graph.nodes[begin:end])
+            order, keep = self.backends[backend].arrange(graph.nodes[begin:end], uses)
             for s in inputs:
                 held = T("NONE", s.type, s.ne, (s,), s.nb, s.root or s)
                 nodes.append((held, s.backend))
@@ -178,12 +185,14 @@ class Scheduler:
                 nodes.append((copies[0], backend))
                 if self.copies > 1:
                     leaves.extend((c, backend) for c in copies)
-            for t in graph.nodes[begin:end]:
+            for t in order:
                 nodes.append((t, t.backend))
                 kept = keep.get(id(t))
                 if kept:
                     first = kept[0]
-                    dep = T("NONE", first.type, first.ne, tuple(kept), first.nb, first.root or first)
+                    dep = T(
+                        "NONE", first.type, first.ne, tuple(kept), first.nb, first.root or first
+                    )
                     nodes.append((dep, backend))
         leaves.extend((t, t.backend) for t in graph.leaves)
         return nodes, leaves

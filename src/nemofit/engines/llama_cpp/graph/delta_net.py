@@ -1,0 +1,93 @@
+"""The gated delta net: linear attention whose state is one matrix per head.
+
+Source: src/models/delta-net-base.cpp, qwen3next.cpp, qwen35.cpp, llama.cpp 0c1e570.
+"""
+
+from __future__ import annotations
+
+from . import ops
+from .context import Context
+from .ops import T
+from .recurrent import RecurrentState
+
+
+def gated_delta_net(ctx: Context, state: RecurrentState, il: int, x: T) -> T:
+    """Qwen's gated delta net on [width, tokens]."""
+    m = ctx.model
+    head, groups = m.integer("ssm.state_size"), m.integer("ssm.group_count")
+    heads, tokens, sequences = m.integer("ssm.time_step_rank"), state.tokens, state.sequences
+    ctx.g.expand(x)
+    qkv = state.by_sequence(ops.mul_mat(ctx.must(il, "attn_qkv"), x))
+    z = ops.mul_mat(ctx.must(il, "attn_gate"), x)
+    fused = ctx.w(il, "ssm_ba")
+    if fused is not None:
+        beta, alpha = _split_rates(ops.mul_mat(fused, x), state, groups, heads)
+    else:
+        beta = ops.mul_mat(ctx.must(il, "ssm_beta"), x)
+        beta = ops.unary(ops.reshape(beta, 1, heads, tokens, sequences))
+        alpha = state.by_sequence(ops.mul_mat(ctx.must(il, "ssm_alpha"), x))
+    bias, decay = ctx.b(il, "ssm_dt"), ctx.weights.get(f"blk.{il}.ssm_a")
+    assert bias is not None and decay is not None
+    gate = ops.mul(ops.unary(ops.add(alpha, bias)), decay)
+    gate = ops.reshape(gate, 1, heads, tokens, sequences)
+
+    kernel = ctx.must(il, "ssm_conv1d")
+    joined = state.join(il, ops.transpose(qkv), kernel)
+    matrix = own_state(state, il, head, heads)
+    mixed = ops.unary(ops.ssm_conv(joined, kernel))
+    row = mixed.nb[1]
+
+    def part(count: int) -> T:
+        step = ops.row_size(mixed.type, head)
+        return ops.view(mixed, (head, count, tokens, sequences), (step, row, row * tokens))
+
+    q, k, v = unit(part(groups)), unit(part(groups)), part(heads)
+    if fused is not None and groups != heads:
+        q, k = (_repeat(t, heads // groups) for t in (q, k))
+    out = attend(state, il, (q, k, v, gate, beta), matrix)
+    out = ctx.norm(out, ctx.w(il, "ssm_norm"), il=il)
+    out = ops.mul(out, ops.unary(ops.reshape(z, head, heads, tokens, sequences)))
+    out = ops.reshape(out, head * heads, tokens, sequences)
+    out = ops.mul_mat(ctx.must(il, "ssm_out"), out)
+    return ops.reshape(out, ctx.n_embd, ctx.n_tokens)
+
+
+def _split_rates(both: T, state: RecurrentState, groups: int, heads: int) -> tuple[T, T]:
+    """Beta and alpha out of one product in which they alternate by group."""
+    per = heads // groups
+    tokens, sequences = state.tokens, state.sequences
+    both = ops.reshape(both, 2 * per, groups, tokens, sequences)
+    b, a = (ops.view(both, (per, groups, tokens, sequences), both.nb[1:4]) for _ in range(2))
+    beta = ops.reshape(ops.unary(ops.cont(b)), 1, heads, tokens, sequences)
+    return beta, ops.cont(a, heads, tokens, sequences)
+
+
+def _repeat(x: T, times: int) -> T:
+    """Each group's head once for every head of the group."""
+    head, groups, tokens, sequences = x.ne
+    apart = ops.reshape(x, head, 1, groups, tokens * sequences)
+    repeated = ops.repeat(apart, head, times, groups, tokens * sequences)
+    return ops.reshape(repeated, head, groups * times, tokens, sequences)
+
+
+def unit(x: T) -> T:
+    """Vectors of length one."""
+    return ops.scale(ops.rms_norm(x))
+
+
+def own_state(state: RecurrentState, il: int, head: int, heads: int) -> T:
+    """The sequences' matrices as they were."""
+    rows = state.read(state.recurrence(il))
+    return ops.reshape(rows, head, head, heads, state.sequences)
+
+
+def attend(state: RecurrentState, il: int, inputs: tuple[T, T, T, T, T], matrix: T) -> T:
+    """Run the recurrence over q, k, v, gate and beta; keep the new matrices."""
+    v = inputs[2]
+    head, heads, tokens, _ = v.ne
+    out = ops.gated_delta_net(*inputs, matrix)
+    row = ops.row_size("F32", head)
+    result = ops.view(out, v.ne, (row, row * heads, row * heads * tokens))
+    new = ops.view(out, matrix.ne, (row, row * head, row * head * heads))
+    state.write(new, state.recurrence(il))
+    return result
