@@ -15,16 +15,24 @@ class Architecture:
 
     Attributes:
         graph: Which builder in ``graph.models`` draws it.
-        norm: "rms" or "layer".
+        norm: "rms", "layer", or "epsilon": whichever the metadata has an epsilon for.
+        plain_norm: Norms have no weights.
         activation: Of the dense feed-forward: silu, gelu, relu, relu_sqr, swiglu (one fused
             projection split in two).
         embedding_scale: The embedding is multiplied by a constant; None: where the metadata names
             one.
+        positions: Numbers per token's position: "one", "four", or "sections" (four where the metadata
+            names sections of the rotation).
         qk_norm: Norms of q and k, where the tensors are there, come "before" the rotation,
             "after" it, on the "flat" projection; "plain_after": norms without weights after the
             rotation.
+        rope_factors: The rotation uses the frequency factors that a file may have.
+        positions_per_token: Numbers that say where a token is: 4 with a rotation in several
+            dimensions.
         rope: Which layers rotate: "all", "none", or "window" (only those with a window, where
             there are any).
+        rope_factors: Which layers rotate with frequency factors, where there are any: "all" or
+            "full" (those without a window).
         no_rope_step: Every n-th layer does not rotate; 0: none of them.
         temperature: The query is multiplied by a temperature input: "unrotated" in layers that do
             not rotate, "metadata" where the metadata names a scale.
@@ -34,8 +42,11 @@ class Architecture:
         parallel: Feed-forward beside the attention instead of behind it, by the order of the
             sums: "ffn_residual_attention", "attention_ffn_residual", "ffn_attention_residual".
         residual_first: The residual is the left side of the last sum.
+        skip_first: The skipped path is the left side of the sum behind the mixer.
         post_norm_pinned: The norm behind the feed-forward belongs to its layer's device.
         rows_at_end: Rows without logits are dropped after the last block instead of inside it.
+        rows_after_norm: They are dropped behind the last norm, whose whole result is an output too.
+        rows_behind_norm: They are dropped behind the last norm, whose whole result is an output.
         keeps_hidden: The last block's result is an output of the graph.
         window_period: Every n-th layer is a full one, the others see a sliding window; 0: all
             layers do; None: there is no window whatever the metadata says.
@@ -43,40 +54,64 @@ class Architecture:
         window_default: Width of the window where the metadata names none.
         window_blocks: There is a window only in models of so many blocks; 0: in all.
         soft_cap: Attention scores pass through tanh.
-        logits: Operations behind the output product: "", "scale", "cap"; a scale or cap that the
-            metadata sets to zero is left out.
+        cached: Keys and values are kept in a cache; False: every token sees its batch alone.
+        causal: Tokens see earlier ones only; None: as the metadata says.
+        own_caches: So many blocks have a cache of their own, the others read the last one of their
+            kind; 0: all but as many as the metadata names.
+        tied: Without an output matrix the embedding serves as one.
+        output_first: The output matrix is loaded before the embedding: where one serves as both,
+            the host then holds it twice.
+        logits: Operations at the output product: "", "scale", "cap" behind it, "scale_first" before
+            it; a scale or cap that the metadata sets to zero is left out.
         gating: Of the experts' router, where the metadata names none: softmax, sigmoid,
             softmax_weight.
         normalize_experts: The router's weights are normalized; None: as the metadata says.
         weight_first: The router's weights multiply the experts' input.
+        shared_halved: The sum of the routed and the shared experts is halved.
+        sparse_blocks: So many blocks zero all but the largest activations.
         shared_gate: How the shared expert's gate is made, where it has one: "sigmoid", or
             "silu_ratio" (silu of the scores divided by them).
     """
 
     graph: str = "decoder"
     norm: str = "rms"
+    plain_norm: bool = False
     activation: str = "silu"
     embedding_scale: bool | None = None
+    positions: str = "one"
     qk_norm: str = "before"
     rope: str = "all"
+    rope_factors: bool = True
+    positions_per_token: int = 1
+    rope_factors: str = "all"
     no_rope_step: int = 0
     temperature: str = ""
     query_scale: bool = False
     residual_scale: bool | None = None
     parallel: str = ""
     residual_first: bool = False
+    skip_first: bool = False
     post_norm_pinned: bool = False
     rows_at_end: bool = False
+    rows_behind_norm: bool = False
+    rows_after_norm: bool = False
     keeps_hidden: bool = False
     window_period: int | None = None
     window_dense_first: bool = False
     window_default: int = 0
     window_blocks: int = 0
     soft_cap: bool = False
+    cached: bool = True
+    causal: bool | None = None
+    own_caches: int = 0
+    tied: bool = True
+    output_first: bool = False
     logits: str = ""
     gating: str = "softmax"
     normalize_experts: bool | None = None
     weight_first: bool = False
+    shared_halved: bool = False
+    sparse_blocks: int = 0
     shared_gate: str = "sigmoid"
 
 
