@@ -26,6 +26,7 @@ from .placement import (
     tensor_sizes,
     weight_sizes,
 )
+from .refusals import check
 
 
 class Estimator:
@@ -85,6 +86,7 @@ class Frame:
         n_gpus: int,
         generations: Sequence[str | None] | None,
     ) -> None:
+        check(estimator.model, config)
         self.estimator = estimator
         self.model = estimator.model
         self.n_gpus = n_gpus

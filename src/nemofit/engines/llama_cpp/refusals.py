@@ -1,0 +1,41 @@
+"""Configurations that llama.cpp refuses for a model, refused with its own reason.
+
+Source: llama_init_from_model in llama-context.cpp, llama.cpp 0c1e570. What it refuses for every model
+is checked where the configuration is made (:mod:`.config`).
+"""
+
+from __future__ import annotations
+
+from nemofit.catalog.ggml import ggml_type
+from nemofit.catalog.model import ModelSpec
+from nemofit.errors import UsageError
+
+from .config import RunConfig
+
+
+def check(model: ModelSpec, config: RunConfig) -> None:
+    """Refuse what the engine would refuse.
+
+    Raises:
+        UsageError: With the engine's reason and what to change.
+    """
+    k, v = config.kv_type_k, config.kv_type_v
+    if "attention.key_length_mla" in model.metadata:
+        if k != v:
+            raise UsageError(
+                f"{model.id} does not support different K ({k}) and V ({v}) cache types:"
+                " it caches one latent for both",
+                f"use one type for both, for example --kv-type {k}",
+            )
+        return
+    heads = max(model.integer("attention.head_count"), 1)
+    default = model.integer("embedding_length") // heads
+    for name, type_, key in (("K", k, "attention.key_length"), ("V", v, "attention.value_length")):
+        width = model.integer(key, default)
+        block = ggml_type(type_).block
+        if block > 1 and width % block:
+            raise UsageError(
+                f"{name} cache type {type_} with block size {block} does not divide"
+                f" the heads of {model.id}, {width} wide",
+                "use --kv-type f16",
+            )
