@@ -1,11 +1,12 @@
 """Weights against the real llama-quantize: the type of every tensor, in every file type.
 
-    python benchmarks/accuracy/weights.py check [--random 200] [--seed 1]   compare, worst first
-    python benchmarks/accuracy/weights.py record                           renew the fixtures
+    python -m benchmarks.accuracy.weights check [--catalog] [--random 200] [--seed 1]
+    python -m benchmarks.accuracy.weights record                            renew the fixtures
 
 ``llama-quantize --dry-run`` reads the header of a 16-bit model and prints the type that each tensor
 would get, and the total. The shapes and its answers are kept in ``tests/fixtures/llama_quantize``;
-``--random`` draws models that exist nowhere, to try what no real model tries.
+``--catalog`` adds every shape of the catalog; ``--random`` draws models that exist nowhere, to try
+what no real model tries. Every file type is asked for with and without an importance matrix.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ from benchmarks.accuracy.engine import Engine, EngineError, programs
 from nemofit.catalog.filetypes import (
     file_types,
     needs_imatrix,
+    source_types,
     tensor_bytes,
     tensor_types,
     weights_bytes,
 )
 from nemofit.catalog.model import ModelSpec, Tensor
+from nemofit.catalog.models import all_models
 from nemofit.errors import NemofitError, UsageError
 from nemofit.formats.gguf.writer import write_sparse
 from nemofit.units import MIB
@@ -319,17 +322,11 @@ def _pretty(recorded: dict[str, object]) -> str:
     )
 
 
-def _source(model: ModelSpec) -> tuple[str, ...]:
-    """A 16-bit file's types by the shape alone: what is 2-d is F16, but the router is F32."""
-    return tuple(
-        "F32" if len(t.shape) < 2 or "ffn_gate_inp" in t.name else "F16" for t in model.tensors
-    )
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run ``check`` or ``record``."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("command", choices=("check", "record"))
+    parser.add_argument("--catalog", action="store_true", help="every shape of the catalog")
     parser.add_argument("--random", type=int, default=0, metavar="N", help="random models")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", metavar="TEXT", help="shapes with that in the name")
@@ -342,9 +339,10 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     shapes = [_shape(json.loads(p.read_text())["model"]) for p in paths]
     rng = random.Random(options.seed)
-    for _ in range(options.random):
-        model = random_model(rng)
-        shapes.append(Shape(model, _source(model), ()))
+    specs = [card.spec() for card in all_models()] if options.catalog else []
+    models = list({(m.architecture, m.tensors): m for m in specs}.values())
+    models += [random_model(rng) for _ in range(options.random)]
+    shapes += [Shape(model, source_types(model), ()) for model in models]
     try:
         return 1 if check(shapes) else 0
     except NemofitError as error:

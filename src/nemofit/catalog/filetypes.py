@@ -80,10 +80,7 @@ def weights_bytes(model: ModelSpec, quant: str | None = None, imatrix: bool = Fa
         types = _own_types(model)
         return sum(tensor_bytes(n, t.shape) for n, t in zip(types, model.tensors, strict=True))
     file_type = find_file_type(quant)
-    found = quantize_rules.table(model)
-    return found.kept_bytes + sum(
-        quantize_rules.group_bytes(file_type, found, group, imatrix) for group in found.groups
-    )
+    return quantize_rules.total_bytes(file_type, quantize_rules.table(model), imatrix)
 
 
 def source_types(model: ModelSpec) -> tuple[str, ...]:

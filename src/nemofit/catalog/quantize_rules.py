@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, cast
 from ..errors import DataError, UsageError
 from . import store
 from .clauses import Choice, Clause, choose, parse_rules
-from .ggml import FileType, ggml_types, row_bytes, section
+from .ggml import FileType, GgmlType, ggml_types, row_bytes, section
 from .model import ModelSpec, Tensor
 
 _KINDS: Final = (
@@ -35,6 +35,7 @@ _KINDS: Final = (
 )
 """Part of a name -> kind of tensor, the first that is found."""
 _COUNTED: Final = frozenset({"attn_v", "ffn_gate", "ffn_up", "ffn_down"})
+_LIFTED: Final = ("attn_v", "attn_k")
 _NEED_IMATRIX: Final = frozenset({"IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS"})
 _EMBEDDINGS: Final = ("token_embd.weight", "per_layer_token_embd.weight")
 _Q8_0: Final = Choice(("Q8_0",))
@@ -151,20 +152,27 @@ def group_types(file_type: FileType, found: Table, group: Group, imatrix: bool) 
     if file_type.mixture == "float":
         return [file_type.type]
     choice = _choice(file_type, found, group, imatrix)
+    known = ggml_types()
     if len(choice.types) == 1:
-        return [_fallback(choice.types[0], group.row)]
-    fitting = {t: _fallback(t, group.row) for t in set(choice.types)}
+        return [_fallback(known, choice.types[0], group.row)]
+    fitting = {t: _fallback(known, t, group.row) for t in set(choice.types)}
     places = group.seen if choice.by == "seen" else group.i
     return [fitting[choice.types[at]] for at in places]
 
 
-def group_bytes(file_type: FileType, found: Table, group: Group, imatrix: bool) -> int:
-    """Bytes of all members of a group; arguments and errors as for :func:`group_types`."""
-    types = group_types(file_type, found, group, imatrix)
-    if len(types) == 1:
-        return group.total_rows * row_bytes(types[0], group.row)
-    sizes = {t: row_bytes(t, group.row) for t in set(types)}
-    return sum([sizes[t] * rows for t, rows in zip(types, group.rows, strict=True)])
+def total_bytes(file_type: FileType, found: Table, imatrix: bool) -> int:
+    """Bytes of all tensors; arguments and errors as for :func:`group_types`."""
+    known = ggml_types()
+    total = found.kept_bytes
+    for group in found.groups:
+        types = group_types(file_type, found, group, imatrix)
+        if len(types) == 1:
+            t = known[types[0]]
+            total += group.total_rows * (group.row // t.block * t.bytes)
+        else:
+            sizes = {t: row_bytes(t, group.row) for t in set(types)}
+            total += sum([sizes[t] * rows for t, rows in zip(types, group.rows, strict=True)])
+    return total
 
 
 def needs_imatrix(file_type: FileType, found: Table) -> bool:
@@ -355,8 +363,12 @@ def _choice(file_type: FileType, found: Table, group: Group, imatrix: bool) -> C
         return _output(file_type, found.traits.architecture, group.row)
     if file_type.mixture == "experts":
         return Choice((file_type.type,)) if group.expert else _Q8_0
-    length = found.attn_v if group.category == "attn_v" else found.traits.layers
-    return _ruled(file_type, group.category, found.traits, length, imatrix)
+    traits = found.traits
+    rules = _rules(file_type, traits.architecture, group.category)
+    if not rules and group.category not in _LIFTED:
+        return Choice((file_type.type,))
+    length = found.attn_v if group.category == "attn_v" else traits.layers
+    return _ruled(file_type, group.category, traits, length, imatrix)
 
 
 @lru_cache(maxsize=1024)
@@ -368,15 +380,21 @@ def _output(file_type: FileType, architecture: Architecture, row: int) -> Choice
     return Choice((own or (rule[0].type if rule else "Q6_K"),))
 
 
-@lru_cache(maxsize=4096)
+def _rules(file_type: FileType, architecture: Architecture, category: str) -> tuple[Clause, ...]:
+    own = architecture.rules.get(file_type.name)
+    if own is not None and category in own:
+        return own[category]
+    return file_type.rules.get(category, ())
+
+
+@lru_cache(maxsize=1 << 14)
 def _ruled(
     file_type: FileType, category: str, traits: Traits, length: int, imatrix: bool
 ) -> Choice:
-    own = traits.architecture.rules.get(file_type.name, {})
-    rules = own.get(category, file_type.rules.get(category, ()))
+    rules = _rules(file_type, traits.architecture, category)
     values = {"gqa": traits.gqa, "experts": traits.experts, "imatrix": int(imatrix)}
     choice = choose(rules, file_type.type, values, length)
-    if file_type.mixture == "standard" and category in ("attn_v", "attn_k"):
+    if file_type.mixture == "standard" and category in _LIFTED:
         return Choice(tuple(_lift(t, category, traits) for t in choice.types), choice.by)
     return choice
 
@@ -390,8 +408,7 @@ def _lift(type_name: str, category: str, traits: Traits) -> str:
     return type_name
 
 
-def _fallback(type_name: str, row: int) -> str:
-    types = ggml_types()
+def _fallback(types: Mapping[str, GgmlType], type_name: str, row: int) -> str:
     t = types[type_name]
     if row % t.block == 0:
         return type_name
