@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from importlib import import_module
+from types import MethodType
 from typing import Any
 
 import typer
@@ -20,6 +21,34 @@ from .table import COMMANDS, Entry
 _PARSE_ERROR: type[Exception] = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
 )
+
+
+def _plain(command: Any) -> Any:
+    """Let a command take its values as they were typed: :mod:`.request` reads them.
+
+    Converting them would load pydantic, which costs more than most answers.
+    """
+    make_help_option = command.get_help_option
+
+    def get_help_option(ctx: Any) -> Any:
+        option = make_help_option(ctx)
+        return option and _take_plainly(option)
+
+    command.get_help_option = get_help_option
+    for param in command.params:
+        _take_plainly(param)
+    return command
+
+
+def _take_plainly(param: Any) -> Any:
+    param.process_value = MethodType(_take, param)
+    return param
+
+
+def _take(param: Any, ctx: Any, value: Any) -> Any:
+    if value is None and param.required:
+        return type(param).process_value(param, ctx, value)
+    return value if param.callback is None else param.callback(ctx, param, value)
 
 
 class _LazyGroup(TyperGroup):
@@ -52,7 +81,7 @@ def _build(name: str, entry: Entry) -> Any:
     one = typer.Typer(add_completion=False)
     examples = "\n\n".join(f"  {example}" for example in entry.examples)
     one.command(name, help=entry.summary, epilog=f"Examples:\n\n{examples}")(chosen)
-    return typer.main.get_command(one)
+    return _plain(typer.main.get_command(one))
 
 
 def _version(wanted: bool) -> None:
@@ -84,7 +113,7 @@ def root() -> Any:
         "3 definite no, 4 unknown name, 5 hardware unreadable.",
     )
     app.callback()(_root)
-    return typer.main.get_command(app)
+    return _plain(typer.main.get_command(app))
 
 
 def run(args: Sequence[str]) -> int:

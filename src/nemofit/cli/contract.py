@@ -12,14 +12,12 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 from nemofit import __version__
-from nemofit.machine.records import Gpu, Host
 
 Basis = Literal["exact", "computed", "measured", "published", "assumed"]
 Verdict = Literal["fits", "does-not-fit"]
-Status = Literal["ok", "short", "unknown"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Envelope:
     """The two fields that every document begins with: its schema and nemofit's version."""
 
@@ -27,7 +25,7 @@ class Envelope:
     nemofit: str = __version__
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class RangeRecord:
     """An estimate: nine of ten real runs are expected from ``low`` to ``high``."""
 
@@ -36,7 +34,7 @@ class RangeRecord:
     high: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class ModelRecord:
     """A model; ``parameters`` is the sum over its weight tensors."""
 
@@ -50,7 +48,7 @@ class ModelRecord:
     licence: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class QuantRecord:
     """A file type; bits per weight are its tensors' bytes over the parameters."""
 
@@ -59,7 +57,7 @@ class QuantRecord:
     imatrix: bool
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class QualityRecord:
     """What the file type and the cache type cost: expected KL divergence to the 16-bit model."""
 
@@ -69,7 +67,7 @@ class QualityRecord:
     note: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class ConfigRecord:
     """llama.cpp's knobs; see ``nemofit.RunConfig``. ``tensor_split`` null: one device."""
 
@@ -92,7 +90,7 @@ class ConfigRecord:
     program: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class DeviceRecord:
     """Bytes on one device by kind. Without a budget, ``budget_bytes_note`` says why."""
 
@@ -106,7 +104,7 @@ class DeviceRecord:
     budget_bytes_note: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class MemoryRecord:
     """What lies where; ``file_bytes`` is the size of the weights on disk."""
 
@@ -117,7 +115,7 @@ class MemoryRecord:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class SpeedRecord:
     """Tokens per second for one stream: a 512-token prompt, 128 tokens generated."""
 
@@ -129,7 +127,7 @@ class SpeedRecord:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class PlanRecord:
     """A configuration with everything known about it.
 
@@ -152,7 +150,7 @@ class PlanRecord:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class Step:
     """One line of the arithmetic: what, how it is made, how many bytes, where the rule is from."""
 
@@ -163,7 +161,7 @@ class Step:
     source: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class PlanReport(PlanRecord, Envelope):
     """``nemofit plan``. ``explanation`` is there with ``--explain``."""
 
@@ -172,7 +170,7 @@ class PlanReport(PlanRecord, Envelope):
     nearest: str | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class GpuSummary:
     """One device and what a plan may use of it."""
 
@@ -184,7 +182,7 @@ class GpuSummary:
     error: str | None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class MachineSummary:
     """The machine that the answer is about. ``source``: "probe", a description or a file."""
 
@@ -196,7 +194,7 @@ class MachineSummary:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class GoalRecord:
     """What was asked for; ``fixed`` are the knobs that the person set, by name."""
 
@@ -206,7 +204,7 @@ class GoalRecord:
     fixed: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class RankedPlan(PlanRecord):
     """A plan with its place: ``score`` is between 0 and 1, by the preference's formula."""
 
@@ -214,7 +212,7 @@ class RankedPlan(PlanRecord):
     score: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class RecommendReport(Envelope):
     """``nemofit recommend``: the plans of one model, or one plan for each model, best first."""
 
@@ -225,141 +223,9 @@ class RecommendReport(Envelope):
     plans: tuple[RankedPlan, ...]
     reason: str
     considered: int
-    not_shown: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class ProbeReport(Envelope):
-    """``nemofit probe``: the machine as it was read; ``--machine`` takes this document."""
-
-    schema: Literal["nemofit/probe/1"] = "nemofit/probe/1"
-    source: str
-    host: Host
-    gpus: tuple[Gpu, ...]
-    hidden_gpus: tuple[Gpu, ...]
-    driver: str | None
-    cuda_version: str | None
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckItem:
-    """One thing that was checked: what there is, what is needed, and by how much it is short."""
-
-    item: str
-    have: str
-    status: Status
-    have_bytes: int | None = None
-    need_bytes: int | None = None
-    short_bytes: int | None = None
-    note: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckReport(Envelope):
-    """``nemofit check``: the machine against one model (``plan``) or the catalog (``plans``)."""
-
-    schema: Literal["nemofit/check/1"] = "nemofit/check/1"
-    machine: MachineSummary
-    items: tuple[CheckItem, ...]
-    verdict: Verdict
-    verdict_words: str
-    plan: PlanRecord | None
-    nearest: str | None
-    fitting_models: int | None
-    catalog_models: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ListedModel:
-    """A model of the catalog."""
-
-    id: str
-    name: str
-    aliases: tuple[str, ...]
-    architecture: str
-    parameters: int
-    active_parameters: int | None
-    trained_context: int | None
-    licence: str | None
-    repository: str | None
-    ollama_tags: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ListedQuant:
-    """A llama.cpp file type; bits per weight as it comes out for Llama 3.1 8B."""
-
-    id: str
-    bits_per_weight: float | None
-    needs_imatrix: bool
-    kl_divergence: float | None
-    grade: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ListedGpu:
-    """A card of the catalog."""
-
-    id: str
-    name: str
-    vendor: str
-    memory_bytes: int | None
-    bandwidth_gb_s: float | None
-    architecture: str | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class ListedEngine:
-    """An engine and what nemofit knows about it."""
-
-    id: str
-    name: str
-    memory: str
-    launch: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ListModelsReport(Envelope):
-    """``nemofit list models``."""
-
-    schema: Literal["nemofit/list-models/1"] = "nemofit/list-models/1"
-    items: tuple[ListedModel, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ListQuantsReport(Envelope):
-    """``nemofit list quants``."""
-
-    schema: Literal["nemofit/list-quants/1"] = "nemofit/list-quants/1"
-    items: tuple[ListedQuant, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ListGpusReport(Envelope):
-    """``nemofit list gpus``."""
-
-    schema: Literal["nemofit/list-gpus/1"] = "nemofit/list-gpus/1"
-    items: tuple[ListedGpu, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ListEnginesReport(Envelope):
-    """``nemofit list engines``."""
-
-    schema: Literal["nemofit/list-engines/1"] = "nemofit/list-engines/1"
-    items: tuple[ListedEngine, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SchemaReport(Envelope):
-    """``nemofit schema`` without a name: what there is to ask for."""
-
-    schema: Literal["nemofit/schema/1"] = "nemofit/schema/1"
-    names: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False, repr=False)
 class ErrorReport(Envelope):
     """What ``--json`` prints where a command ends in an error."""
 

@@ -18,17 +18,27 @@ def prepare(catalog: str | None) -> None:
     Raises:
         DataError: The directory that was named does not exist.
     """
-    home = _home()
+    personal = personal_directory(catalog)
+    store.use_personal_catalog(personal, must_exist=bool(catalog))
+    store.use_cache(cache_directory())
+
+
+def personal_directory(catalog: str | None) -> Path | None:
+    """The directory of the person's own YAML: the named one, or the default one if it is there."""
     if catalog:
-        store.use_personal_catalog(Path(catalog).expanduser(), must_exist=True)
-    else:
-        own = store.default_personal_directory(os.environ, sys.platform, home)
-        store.use_personal_catalog(own if own.is_dir() else None)
-    store.use_cache(store.default_cache_directory(os.environ, sys.platform, home))
+        return Path(catalog).expanduser()
+    own = store.default_personal_directory(os.environ, sys.platform, home())
+    return own if own.is_dir() else None
 
 
-def _home() -> Path:
+def cache_directory() -> Path:
+    """The directory of everything that can be made again."""
+    return store.default_cache_directory(os.environ, sys.platform, home())
+
+
+def home() -> Path:
+    """The person's home directory; an empty place where there is none."""
     try:
         return Path.home()
     except RuntimeError:
-        return Path(os.devnull).parent
+        return Path(os.devnull)

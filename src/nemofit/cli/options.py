@@ -22,16 +22,16 @@ class Options:
     imatrix: bool | None = None
     context: str | None = None
     kv_type: str | None = None
-    parallel: int | None = None
-    ubatch: int | None = None
+    parallel: str | None = None
+    ubatch: str | None = None
     flash_attention: str | None = None
     gpu_layers: str | None = None
     tensor_split: str | None = None
-    cpu_moe_layers: int | None = None
+    cpu_moe_layers: str | None = None
     engine: str | None = None
     prefer: str | None = None
-    min_tps: float | None = None
-    limit: int | None = None
+    min_tps: str | None = None
+    limit: str | None = None
     explain: bool = False
     machine: str | None = None
     reserve: str | None = None
@@ -45,8 +45,7 @@ class Options:
 
 
 _Text = str | None
-_Count = int | None
-_MODEL_HELP = "Catalog name or alias, a .gguf file, hf:OWNER/REPO[:QUANT] or ollama:NAME[:TAG]."
+_MODEL_HELP = "Catalog name or alias, or the path of a .gguf file."
 
 
 def _option(kind: Any, *flags: str, help: str, **more: Any) -> Any:
@@ -97,8 +96,8 @@ _TYPES: dict[str, Any] = {
         metavar="TYPE[,TYPE]",
         autocompletion=completion.kv_types,
     ),
-    "parallel": _option(_Count, "--parallel", help="Sequences at a time.", metavar="N"),
-    "ubatch": _option(_Count, "--ubatch", help="Tokens per micro-batch.", metavar="N"),
+    "parallel": _option(_Text, "--parallel", help="Sequences at a time.", metavar="N"),
+    "ubatch": _option(_Text, "--ubatch", help="Tokens per micro-batch.", metavar="N"),
     "flash_attention": _option(
         _Text,
         "--flash-attention",
@@ -119,7 +118,7 @@ _TYPES: dict[str, Any] = {
         metavar="A,B,...",
     ),
     "cpu_moe_layers": _option(
-        _Count,
+        _Text,
         "--cpu-moe-layers",
         help="Keep the experts of the first N blocks in host memory.",
         metavar="N",
@@ -139,12 +138,12 @@ _TYPES: dict[str, Any] = {
         autocompletion=completion.preferences,
     ),
     "min_tps": _option(
-        float | None,
+        _Text,
         "--min-tps",
         help="Least generated tokens per second that will do.",
         metavar="N",
     ),
-    "limit": _option(_Count, "--limit", help="Rows to show at most.", metavar="N"),
+    "limit": _option(_Text, "--limit", help="Rows to show at most.", metavar="N"),
     "explain": _option(
         bool, "--explain", help="Show the arithmetic and where every number comes from."
     ),

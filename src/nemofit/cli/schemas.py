@@ -6,18 +6,18 @@ from typing import Any
 
 from nemofit.errors import UnknownNameError
 
-from . import contract
+from . import contract, reports
 
 REPORTS: dict[str, type[contract.Envelope]] = {
-    "check": contract.CheckReport,
+    "check": reports.CheckReport,
     "recommend": contract.RecommendReport,
     "plan": contract.PlanReport,
-    "probe": contract.ProbeReport,
-    "list-models": contract.ListModelsReport,
-    "list-quants": contract.ListQuantsReport,
-    "list-gpus": contract.ListGpusReport,
-    "list-engines": contract.ListEnginesReport,
-    "schema": contract.SchemaReport,
+    "probe": reports.ProbeReport,
+    "list-models": reports.ListModelsReport,
+    "list-quants": reports.ListQuantsReport,
+    "list-gpus": reports.ListGpusReport,
+    "list-engines": reports.ListEnginesReport,
+    "schema": reports.SchemaReport,
     "error": contract.ErrorReport,
 }
 

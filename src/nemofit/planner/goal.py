@@ -15,6 +15,7 @@ PREFERENCES = ("balanced", "quality", "speed", "context")
 LEAST_CONTEXT = 8192
 """Tokens that a plan has at least when the person named no context (or the trained length)."""
 
+OFFLOAD_KNOBS = ("gpu_layers", "tensor_split", "cpu_moe_layers", "override_tensors")
 _KNOBS = frozenset(f.name for f in fields(RunConfig)) - {"context", "backend", "program"}
 
 
@@ -62,3 +63,8 @@ class Goal:
                 )
         RunConfig(context=self.context or LEAST_CONTEXT, **self.knobs)
         object.__setattr__(self, "knobs", MappingProxyType(dict(self.knobs)))
+
+    @property
+    def offload_is_fixed(self) -> bool:
+        """Whether the person named layers, split, experts or overrides."""
+        return any(self.knobs.get(name) is not None for name in OFFLOAD_KNOBS)

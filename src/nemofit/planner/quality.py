@@ -1,4 +1,4 @@
-"""What a file type and a cache type cost in quality: expected KL divergence, with its source."""
+"""What a file type and a cache type cost in quality together, with its source."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import exp, log
 
 from nemofit.catalog.ggml import ggml_type
+from nemofit.catalog.quality import grade, quality
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +16,8 @@ class Quality:
     Attributes:
         loss: In nats; None: nothing published.
         grade: near-lossless, slight, noticeable or heavy; None where the loss is not known.
-        basis: "published" where both parts were measured, "assumed" where one is inferred.
+        basis: "published" where file type and cache type were measured, "assumed" where one of
+            them is inferred.
         note: Where the figures come from, or why there are none.
     """
 
@@ -25,10 +27,6 @@ class Quality:
     note: str
 
 
-GRADES = ((0.02, "near-lossless"), (0.05, "slight"), (0.15, "noticeable"), (float("inf"), "heavy"))
-"""Upper bounds in nats. Q5_K_M and above are near-lossless on Llama 3 8B, Q4_K_M and IQ4_XS
-slight, Q3_K_M and IQ3_XS noticeable."""
-
 _CACHE = {"f32": 0.0, "f16": 0.0, "bf16": 0.0, "q8_0": 0.0016, "q4_0": 0.1}
 """Mean KL divergence of the cache type alone. q8_0: Qwen 3.6 35B-A3B at 4096 tokens
 (openclawradar.com/article/qwen-kv-cache-quantization-deep-dive); 0.0008 on Llama 3 8B at 512
@@ -36,9 +34,34 @@ _CACHE = {"f32": 0.0, "f16": 0.0, "bf16": 0.0, "q8_0": 0.0016, "q4_0": 0.1}
 (localbench.substack.com/p/kv-cache-quantization-benchmark); Gemma models lose far more."""
 
 
-def grade(loss: float) -> str:
-    """The word for a loss in nats."""
-    return next(word for bound, word in GRADES if loss < bound)
+def expected(
+    file_type: str | None,
+    imatrix: bool,
+    parameters: int,
+    kv_type_k: str = "f16",
+    kv_type_v: str = "f16",
+) -> Quality:
+    """The loss of a file type and a pair of cache types together: the parts are added.
+
+    Args:
+        file_type: llama.cpp file type; None where a file does not say.
+        imatrix: Made with an importance matrix.
+        parameters: Weights of the model: the measured model nearest in size answers.
+        kv_type_k, kv_type_v: Cache types; each contributes half of what both would.
+    """
+    found = quality(file_type, imatrix, parameters) if file_type else None
+    if found is None:
+        what = f"of {file_type}" if file_type else "of a file that does not name its type"
+        return Quality(None, None, "assumed", f"no loss {what} is published")
+    (k, k_known), (v, v_known) = cache_loss(kv_type_k), cache_loss(kv_type_v)
+    loss = found.kl_divergence + (k + v) / 2
+    notes = [f"{found.quant} as measured on {found.kl_model}"]
+    if found.imatrix is not imatrix and file_type not in ("F16", "BF16", "Q8_0"):
+        notes.append(f"{'with' if found.imatrix else 'without'} an importance matrix")
+    if k or v:
+        notes.append("cache types as measured on Qwen 3.6")
+    basis = "published" if k_known and v_known else "assumed"
+    return Quality(loss, grade(loss), basis, ", ".join(notes))
 
 
 def cache_loss(kv_type: str) -> tuple[float, bool]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from nemofit.catalog.model import ModelSpec
 from nemofit.engines.base import DeviceMemory, Memory
 from nemofit.engines.llama_cpp.config import RunConfig
 from nemofit.engines.llama_cpp.launch import Weights, server_command
 from nemofit.errors import UsageError
+from nemofit.machine.budgets import Budgets, budgets
+from nemofit.machine.records import Machine
 from nemofit.speed import Speed
+from nemofit.units import gib
 
 from .quality import Quality
 
@@ -18,20 +21,66 @@ ENGINES = ("llama.cpp", "ollama")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Room:
-    """What a machine offers, in bytes; None: unknown, so nothing can be promised.
+    """The devices that a plan may use, and how much of each.
 
     Attributes:
-        gpus: Budget of each GPU that can be used, in the engine's order.
-        names: Their names.
-        host: Budget of the host's memory.
-        pooled: The GPUs take their memory from the host's: together they share ``host``.
+        machine: With only those GPUs whose memory could be read.
+        budgets: In the order of the machine's GPUs.
     """
 
-    gpus: tuple[int | None, ...] = ()
-    names: tuple[str, ...] = ()
-    host: int | None = None
-    pooled: bool = False
-    notes: tuple[str, ...] = ()
+    machine: Machine
+    budgets: Budgets
+
+    def named(self, memory: Memory) -> Memory:
+        """A placement with the devices' names in it."""
+        devices = zip(memory.gpus, self.machine.gpus, strict=True)
+        return replace(
+            memory,
+            gpus=tuple(replace(device, name=gpu.name) for device, gpu in devices),
+            host=replace(memory.host, name="RAM"),
+        )
+
+    @property
+    def total(self) -> int:
+        """All memory that may be used; a host whose memory is not known counts as nothing."""
+        own = sum(
+            offer
+            for offer, shared in zip(self.budgets.gpus, self.budgets.shared, strict=True)
+            if not shared or self.budgets.host is None
+        )
+        return own + (self.budgets.host or 0)
+
+    @property
+    def text(self) -> str:
+        """Where it lies, for people."""
+        parts = [
+            f"{gib(offer)} {'of RAM for the GPU' if shared else 'GPU'}"
+            for offer, shared in zip(self.budgets.gpus, self.budgets.shared, strict=True)
+        ]
+        host = self.budgets.host
+        return " + ".join([*parts, "RAM not known" if host is None else f"{gib(host)} RAM"])
+
+    def without_gpus(self) -> Room:
+        """The same with the host alone."""
+        return Room(
+            machine=replace(self.machine, gpus=()),
+            budgets=replace(self.budgets, gpus=(), shared=(), reserves=()),
+        )
+
+
+def room_of(machine: Machine, reserve_bytes: int | None, assume_idle: bool) -> Room:
+    """Find what a machine offers; a card whose memory could not be read is left out.
+
+    Raises:
+        UsageError: The reserve makes no sense.
+    """
+    readable = replace(
+        machine,
+        gpus=tuple(
+            gpu for gpu in machine.gpus if gpu.free_bytes is not None or gpu.total_bytes is not None
+        ),
+    )
+    return Room(machine=readable, budgets=budgets(readable, reserve_bytes, assume_idle))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +135,12 @@ class Plan:
         return self.config.context
 
     @property
+    def title(self) -> str:
+        """Model, file type and context in a few words."""
+        quant = self.quant or self.model.file_type
+        return " ".join(filter(None, (self.model.id, quant, f"at {self.config.context} tokens")))
+
+    @property
     def bits_per_weight(self) -> float:
         """Bits of all weight tensors over the number of parameters."""
         return 8 * self.weights_bytes / self.model.parameters
@@ -105,7 +160,7 @@ class Plan:
         """The verdict for people."""
         if not self.fits:
             return "does not fit"
-        if not self.room.gpus:
+        if not self.memory.gpus:
             return "fits, on the CPU"
         layers, blocks = self.config.gpu_layers, self.model.integer("block_count")
         if layers == 0:
@@ -117,9 +172,20 @@ class Plan:
         return "fits" if self.config.kv_offload else "fits, KV cache in RAM"
 
     @property
-    def shortfalls(self) -> tuple[tuple[DeviceMemory, int | None], ...]:
+    def shortfalls(self) -> tuple[tuple[DeviceMemory, int], ...]:
         """Devices whose part is larger than their budget, with that budget."""
-        return shortfalls(self.memory, self.room)
+        offers = self.room.budgets
+        over, host_over = offers.short(
+            [device.total_bytes for device in self.memory.gpus], self.memory.host.total_bytes
+        )
+        short = [
+            (device, offer)
+            for device, offer, missing in zip(self.memory.gpus, offers.gpus, over, strict=True)
+            if missing
+        ]
+        if host_over:
+            short.append((self.memory.host, self.memory.host.total_bytes - host_over))
+        return tuple(short)
 
     def command(self, engine: str | None = None) -> str:
         """The line to type, for a POSIX shell.
@@ -132,7 +198,7 @@ class Plan:
         """
         engine = engine or self.engine
         if engine == "llama.cpp":
-            return server_command(self.config, self.weights, len(self.room.gpus))
+            return server_command(self.config, self.weights, len(self.memory.gpus))
         if engine == "ollama":
             from nemofit.engines.ollama.launch import run_command
 
@@ -144,31 +210,3 @@ class Plan:
                 )
             return run_command(self.ollama_tag)
         raise UsageError(f"engine {engine!r} is not known", "one of: " + ", ".join(ENGINES))
-
-
-def shortfalls(memory: Memory, room: Room) -> tuple[tuple[DeviceMemory, int | None], ...]:
-    """Devices whose part is larger than their budget; an unknown budget holds nothing.
-
-    Where GPUs and host share one memory, their parts together must also fit the host's budget.
-    """
-    short: list[tuple[DeviceMemory, int | None]] = [
-        (device, budget)
-        for device, budget in zip(memory.gpus, room.gpus, strict=True)
-        if device.total_bytes > (budget or 0)
-    ]
-    host = pooled(memory) if room.pooled else memory.host
-    if host.total_bytes > (room.host or 0):
-        short.append((host, room.host))
-    return tuple(short)
-
-
-def pooled(memory: Memory) -> DeviceMemory:
-    """Everything that lies in one shared memory."""
-    parts = (*memory.gpus, memory.host)
-    return DeviceMemory(
-        name="memory",
-        weights_bytes=sum(d.weights_bytes for d in parts),
-        kv_bytes=sum(d.kv_bytes for d in parts),
-        compute_bytes=sum(d.compute_bytes for d in parts),
-        overhead_bytes=sum(d.overhead_bytes for d in parts),
-    )

@@ -47,13 +47,16 @@ M = TypeVar("M", bound=Merits)
 
 
 def score(plan: Merits, prefer: str) -> float:
-    """The score of a plan under a preference; an unknown loss counts as the half point."""
+    """The score of a plan under a preference."""
+    return merit(plan.loss, plan.tokens_per_second, plan.context, prefer)
+
+
+def merit(loss: float | None, tokens_per_second: float, context: int, prefer: str) -> float:
+    """The same from the three figures; an unknown loss counts as the half point."""
     a, b, c = WEIGHTS[prefer]
-    loss = HALF_LOSS if plan.loss is None else plan.loss
-    quality = HALF_LOSS / (HALF_LOSS + loss)
-    speed = plan.tokens_per_second / (plan.tokens_per_second + HALF_SPEED)
-    context = plan.context / (plan.context + HALF_CONTEXT)
-    return float(quality**a * speed**b * context**c)
+    quality = HALF_LOSS / (HALF_LOSS + (HALF_LOSS if loss is None else loss))
+    speed = tokens_per_second / (tokens_per_second + HALF_SPEED)
+    return float(quality**a * speed**b * (context / (context + HALF_CONTEXT)) ** c)
 
 
 def frontier(plans: Sequence[M]) -> list[M]:
@@ -63,10 +66,15 @@ def frontier(plans: Sequence[M]) -> list[M]:
     """
     kept: list[M] = []
     for plan in sorted(plans, key=_merits, reverse=True):
-        merits = _merits(plan)
-        if not any(_covers(_merits(other), merits) for other in kept):
+        if not covered(plan, kept):
             kept.append(plan)
     return kept
+
+
+def covered(plan: Merits, others: Iterable[Merits]) -> bool:
+    """Whether one of the others matches a plan in all three merits."""
+    merits = _merits(plan)
+    return any(_covers(_merits(other), merits) for other in others)
 
 
 def ranked(plans: Iterable[M], prefer: str) -> list[M]:

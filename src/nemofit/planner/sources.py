@@ -70,3 +70,14 @@ def _repository(card: ModelCard, quant: str, imatrix: bool | None) -> GgufRepo |
     """A repository that lists the file comes first, then the first one that could have it."""
     fitting = [r for r in card.gguf if imatrix is None or bool(r.imatrix) == imatrix]
     return next((r for r in fitting if quant in r.sizes), fitting[0] if fitting else None)
+
+
+def file_bytes(model: ModelSpec, quant: str | None, weights_bytes: int) -> int:
+    """Size of a plan's file: the file's own, the published one, or that of its tensors alone."""
+    if model.file_bytes is not None and quant in (None, model.file_type):
+        return model.file_bytes
+    card = card_of(model)
+    sizes = (
+        [repo.sizes[quant] for repo in card.gguf if quant in repo.sizes] if card and quant else []
+    )
+    return next((size.bytes for size in sizes if not size.within), weights_bytes)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ..answer import Answer
-from ..contract import SchemaReport
 from ..options import Options
 from ..output import Block, Command, Line
+from ..reports import SchemaReport
 from ..schemas import REPORTS, json_schema
 
 

@@ -1,0 +1,224 @@
+"""``nemofit check``: this machine against a model or against the catalog, item by item."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from nemofit.errors import DoesNotFitError, HardwareError
+from nemofit.machine.records import Machine
+from nemofit.planner.goal import Goal
+from nemofit.planner.records import Plan, Room, room_of
+from nemofit.planner.sources import file_bytes
+from nemofit.units import gib
+
+from .. import records, request, views
+from ..answer import Answer
+from ..contract import PlanRecord
+from ..environment import home, prepare
+from ..options import Options
+from ..output import Block, Column, Line, Table, Tone
+from ..reports import CheckItem, CheckReport
+from . import probe
+from .recommend import across
+
+_NO = 3
+
+
+def answer(options: Options) -> Answer:
+    """Check; exit code 3 for a definite no.
+
+    Raises:
+        HardwareError: It does not fit what could be read, but something could not be read.
+    """
+    prepare(options.catalog)
+    engine = request.engine_of(options)
+    goal = request.goal_of(options)
+    if options.model is None:
+        return _catalog(options, goal)
+    model = request.model_of(options)
+    machine = request.machine_of(options)
+    room = room_of(machine, goal.reserve_bytes, goal.assume_idle)
+    plan, nearest, refused = _plan(model, machine, goal)
+    if not plan.fits:
+        _demand_readable(machine)
+    items = (*_about(machine), *_memory(plan, room), _disk(options, machine, plan, engine))
+    fits = plan.fits and refused is None and all(item.status != "short" for item in items)
+    words = plan.words if fits else refused or _no(plan, items)
+    report = CheckReport(
+        machine=records.machine_summary(room, machine),
+        items=items,
+        verdict="fits" if fits else "does-not-fit",
+        verdict_words=words,
+        plan=PlanRecord(**records.plan_fields(plan, engine)),
+        nearest=nearest,
+        fitting_models=None,
+        catalog_models=None,
+    )
+    return Answer(report, lambda: _view(report), 0 if fits else _NO)
+
+
+def _plan(model: object, machine: Machine, goal: Goal) -> tuple[Plan, str | None, str | None]:
+    """The best plan, or one that does not fit; what would fit; why a plan that fits will not do."""
+    from nemofit.catalog.model import ModelSpec
+    from nemofit.planner.ranking import rank
+    from nemofit.planner.single import single
+
+    assert isinstance(model, ModelSpec)
+    try:
+        return rank(model, machine, goal, count=1).plans[0], None, None
+    except DoesNotFitError as error:
+        plan, nearest = single(model, machine, goal)
+        return plan, nearest or error.hint, error.message if plan.fits else None
+
+
+def _no(plan: Plan, items: Iterable[CheckItem]) -> str:
+    short = [f"{item.item} is short by {gib(item.short_bytes or 0)}" for item in items
+             if item.status == "short"]  # fmt: skip
+    return "does not fit: " + ", ".join(short) if short else plan.words
+
+
+def _catalog(options: Options, goal: Goal) -> Answer:
+    machine = request.machine_of(options)
+    room = room_of(machine, goal.reserve_bytes, goal.assume_idle)
+    engine = request.engine_of(options)
+    try:
+        ranking = across(options, machine, goal)
+    except DoesNotFitError as error:
+        _demand_readable(machine)
+        plan, fitting, words, known = None, 0, error.message, None
+    else:
+        best = ranking.plans[0]
+        plan = PlanRecord(**records.plan_fields(best, engine))
+        fitting, known = len(ranking.plans), ranking.models
+        words = ranking.reason
+    report = CheckReport(
+        machine=records.machine_summary(room, machine),
+        items=tuple(_about(machine)),
+        verdict="fits" if fitting else "does-not-fit",
+        verdict_words=words,
+        plan=plan,
+        nearest=None,
+        fitting_models=fitting,
+        catalog_models=known,
+    )
+    return Answer(report, lambda: _view(report), 0 if fitting else _NO)
+
+
+def _demand_readable(machine: Machine) -> None:
+    """A no is definite only where everything could be read."""
+    broken = [gpu for gpu in machine.gpus if gpu.error]
+    if broken:
+        raise HardwareError(
+            f"{broken[0].name} could not be read: {broken[0].error}",
+            "mend the driver, or describe the machine with --machine",
+        )
+    if machine.host.ram_total_bytes is None and machine.source == "probe":
+        raise HardwareError(
+            "the host's memory could not be read", "describe the machine with --machine"
+        )
+
+
+def _about(machine: Machine) -> Iterator[CheckItem]:
+    for item, have in probe.host_rows(machine):
+        if item in ("system", "CPU", "NVIDIA driver"):
+            known = "unknown" not in have
+            yield CheckItem(item=item, have=have, status="ok" if known else "unknown")
+    if not machine.gpus:
+        yield CheckItem(item="GPU", have="none found", status="ok", note="the CPU does the work")
+    for i, gpu in enumerate(machine.gpus):
+        if gpu.error:
+            yield CheckItem(item=f"GPU {i}", have=gpu.name, status="unknown", note=gpu.error)
+
+
+def _memory(plan: Plan, room: Room) -> Iterator[CheckItem]:
+    for i, (device, offer) in enumerate(zip(plan.memory.gpus, plan.room.budgets.gpus, strict=True)):
+        yield _item(f"GPU {i} memory", device.name, offer, device.total_bytes)
+    need = plan.memory.host.total_bytes
+    drawn = sum(
+        device.total_bytes
+        for device, shared in zip(plan.memory.gpus, plan.room.budgets.shared, strict=True)
+        if shared
+    )
+    host = room.budgets.host
+    if host is None:
+        yield CheckItem(
+            item="RAM",
+            have="unknown",
+            status="unknown",
+            need_bytes=need + drawn,
+            note="host memory is not known and was not checked",
+        )
+    else:
+        yield _item("RAM", "", host, need + drawn)
+
+
+def _item(item: str, name: str, have: int, need: int) -> CheckItem:
+    text = f"{name}, {gib(have)} to use" if name else f"{gib(have)} to use"
+    short = max(0, need - have)
+    return CheckItem(
+        item=item,
+        have=text,
+        status="short" if short else "ok",
+        have_bytes=have,
+        need_bytes=need,
+        short_bytes=short or None,
+    )
+
+
+def _disk(options: Options, machine: Machine, plan: Plan, engine: str) -> CheckItem:
+    """Free space where the file would go; nothing to check where it is already there."""
+    need = file_bytes(plan.model, plan.quant, plan.weights_bytes)
+    if plan.model.source != "catalog" and plan.quant in (None, plan.model.file_type):
+        return CheckItem(item="disk", have=f"{plan.model.source} is there", status="ok")
+    if machine.source != "probe" and options.directory is None:
+        return CheckItem(
+            item="disk",
+            have="not checked",
+            status="unknown",
+            need_bytes=need,
+            note="the machine is another one; --directory checks a place on this one",
+        )
+    place = Path(options.directory).expanduser() if options.directory else _download(engine)
+    from nemofit.probe import disk_free
+
+    return _item("disk", str(place), disk_free(place), need)
+
+
+def _download(engine: str) -> Path:
+    if engine == "ollama":
+        from nemofit.engines.ollama.launch import download_directory
+    else:
+        from nemofit.engines.llama_cpp.launch import download_directory
+    return download_directory(os.environ, home())
+
+
+def _view(report: CheckReport) -> Iterable[Block]:
+    columns = [
+        Column("Check"),
+        Column("Here"),
+        Column("Needed", right=True),
+        Column("Result"),
+    ]
+    rows, tones = [], list[Tone]()
+    for item in report.items:
+        result = item.status
+        if item.short_bytes:
+            result = f"short by {gib(item.short_bytes)}"  # type: ignore[assignment]
+        need = "" if item.need_bytes is None else gib(item.need_bytes)
+        rows.append([item.item, item.have, need, result])
+        tones.append("bad" if item.status == "short" else "plain")
+    yield Table(columns, rows, tones)
+    for item in report.items:
+        if item.note:
+            yield Line(f"note: {item.item}: {item.note}", "quiet")
+    yield Line()
+    yield Line(report.verdict_words, "good" if report.verdict == "fits" else "bad")
+    if report.nearest:
+        yield Line(f"what would fit: {report.nearest}")
+    if report.plan is not None and report.verdict == "fits":
+        yield Line()
+        yield views.bars(report.plan)
+        yield from views.facts(report.plan)
+        yield from views.ending(report.plan)

@@ -1,0 +1,104 @@
+"""``nemofit probe``: the hardware alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from nemofit.machine.records import Gpu, Host, Machine
+from nemofit.units import gib
+
+from .. import request
+from ..answer import Answer
+from ..environment import prepare
+from ..options import Options
+from ..output import Block, Column, Line, Table, Tone
+from ..reports import ProbeReport
+
+
+def answer(options: Options) -> Answer:
+    """Read the machine, or the description, and report it."""
+    prepare(options.catalog)
+    machine = request.machine_of(options)
+    report = ProbeReport(
+        source=machine.source,
+        host=machine.host,
+        gpus=machine.gpus,
+        hidden_gpus=machine.hidden_gpus,
+        driver=machine.driver,
+        cuda_version=machine.cuda_version,
+        notes=machine.notes,
+    )
+    return Answer(report, lambda: _view(machine))
+
+
+def _view(machine: Machine) -> Iterable[Block]:
+    yield Table([Column("Host"), Column("")], [list(row) for row in host_rows(machine)])
+    if machine.gpus:
+        yield Line()
+        yield _gpus(machine.gpus)
+    for gpu in machine.hidden_gpus:
+        why = f": {gpu.notes[-1]}" if gpu.notes else ""
+        yield Line(f"hidden: {gpu.name}{why}", "quiet")
+    for note in (*machine.notes, *machine.host.notes):
+        yield Line(f"note: {note}", "quiet")
+
+
+def host_rows(machine: Machine) -> list[tuple[str, str]]:
+    """What the host is, line by line."""
+    host = machine.host
+    rows = [("system", _system(host)), ("CPU", _cpu(host)), ("RAM", _ram(host))]
+    if host.ram_bandwidth_gb_s is not None:
+        basis = f" ({host.ram_bandwidth_basis})" if host.ram_bandwidth_basis else ""
+        rows.append(("RAM bandwidth", f"{host.ram_bandwidth_gb_s:.0f} GB/s{basis}"))
+    if machine.driver:
+        cuda = f", CUDA {machine.cuda_version}" if machine.cuda_version else ""
+        rows.append(("NVIDIA driver", f"{machine.driver}{cuda}"))
+    return rows
+
+
+def _system(host: Host) -> str:
+    place = f", in {host.container}" if host.container else ", in WSL" if host.wsl else ""
+    return f"{host.os} {host.os_version or ''}".strip() + place
+
+
+def _cpu(host: Host) -> str:
+    cores = f", {host.physical_cores} cores" if host.physical_cores else ""
+    return (host.cpu or "unknown") + cores
+
+
+def _ram(host: Host) -> str:
+    if host.ram_total_bytes is None:
+        return "unknown"
+    free = host.ram_available_bytes
+    left = f", {gib(free)} available" if free is not None else ""
+    return gib(host.ram_total_bytes) + left
+
+
+def _gpus(gpus: tuple[Gpu, ...]) -> Table:
+    columns = [
+        Column("GPU", right=True),
+        Column("Name"),
+        Column("Memory", right=True),
+        Column("Free", right=True),
+        Column("GB/s", right=True, rank=1),
+        Column("Architecture", rank=2),
+        Column("Backend", rank=3),
+    ]
+    rows = [
+        [
+            str(i),
+            gpu.name,
+            _size(gpu.total_bytes),
+            gpu.error or _size(gpu.free_bytes),
+            "?" if gpu.bandwidth_gb_s is None else f"{gpu.bandwidth_gb_s:.0f}",
+            gpu.architecture or "?",
+            gpu.backend,
+        ]
+        for i, gpu in enumerate(gpus)
+    ]
+    tones: list[Tone] = ["bad" if gpu.error else "plain" for gpu in gpus]
+    return Table(columns, rows, tones)
+
+
+def _size(n: int | None) -> str:
+    return "?" if n is None else gib(n)

@@ -1,0 +1,146 @@
+"""The other records of the JSON contract: check, probe, list and schema; see :mod:`.contract`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from nemofit.machine.records import Gpu, Host
+
+from .contract import Envelope, MachineSummary, PlanRecord, Verdict
+
+Status = Literal["ok", "short", "unknown"]
+LISTED_WITH = "llama-3.1-8b"
+"""The model whose sizes ``nemofit list quants`` shows."""
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ProbeReport(Envelope):
+    """``nemofit probe``: the machine as it was read; ``--machine`` takes this document."""
+
+    schema: Literal["nemofit/probe/1"] = "nemofit/probe/1"
+    source: str
+    host: Host
+    gpus: tuple[Gpu, ...]
+    hidden_gpus: tuple[Gpu, ...]
+    driver: str | None
+    cuda_version: str | None
+    notes: tuple[str, ...]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class CheckItem:
+    """One thing that was checked: what there is, what is needed, and by how much it is short."""
+
+    item: str
+    have: str
+    status: Status
+    have_bytes: int | None = None
+    need_bytes: int | None = None
+    short_bytes: int | None = None
+    note: str | None = None
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class CheckReport(Envelope):
+    """``nemofit check``: the machine against one model (``plan``) or the catalog (``plans``)."""
+
+    schema: Literal["nemofit/check/1"] = "nemofit/check/1"
+    machine: MachineSummary
+    items: tuple[CheckItem, ...]
+    verdict: Verdict
+    verdict_words: str
+    plan: PlanRecord | None
+    nearest: str | None
+    fitting_models: int | None
+    catalog_models: int | None
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ListedModel:
+    """A model of the catalog."""
+
+    id: str
+    name: str
+    aliases: tuple[str, ...]
+    architecture: str
+    parameters: int
+    active_parameters: int | None
+    trained_context: int | None
+    licence: str | None
+    repository: str | None
+    ollama_tags: tuple[str, ...]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ListedQuant:
+    """A llama.cpp file type; bits per weight as they come out for Llama 3.1 8B."""
+
+    id: str
+    bits_per_weight: float
+    needs_imatrix: bool
+    kl_divergence: float | None
+    kl_divergence_note: str | None
+    grade: str | None
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ListedGpu:
+    """A card of the catalog."""
+
+    id: str
+    name: str
+    vendor: str
+    memory_bytes: int | None
+    bandwidth_gb_s: float | None
+    architecture: str | None
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ListedEngine:
+    """An engine and what nemofit knows about it."""
+
+    id: str
+    name: str
+    memory: str
+    launch: str
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ListModelsReport(Envelope):
+    """``nemofit list models``."""
+
+    schema: Literal["nemofit/list-models/1"] = "nemofit/list-models/1"
+    items: tuple[ListedModel, ...]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ListQuantsReport(Envelope):
+    """``nemofit list quants``."""
+
+    schema: Literal["nemofit/list-quants/1"] = "nemofit/list-quants/1"
+    items: tuple[ListedQuant, ...]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ListGpusReport(Envelope):
+    """``nemofit list gpus``."""
+
+    schema: Literal["nemofit/list-gpus/1"] = "nemofit/list-gpus/1"
+    items: tuple[ListedGpu, ...]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ListEnginesReport(Envelope):
+    """``nemofit list engines``."""
+
+    schema: Literal["nemofit/list-engines/1"] = "nemofit/list-engines/1"
+    items: tuple[ListedEngine, ...]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class SchemaReport(Envelope):
+    """``nemofit schema`` without a name: what there is to ask for."""
+
+    schema: Literal["nemofit/schema/1"] = "nemofit/schema/1"
+    names: tuple[str, ...]

@@ -1,0 +1,187 @@
+"""From options to what the planner takes: a machine, a model, a goal."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from nemofit.catalog.model import ModelSpec
+from nemofit.errors import DataError, UsageError
+from nemofit.machine.records import Machine
+from nemofit.planner.goal import Goal
+from nemofit.planner.records import ENGINES
+from nemofit.units import parse_context, parse_size
+
+from .options import Options
+
+_COUNTS = (
+    ("parallel", "--parallel", 1),
+    ("ubatch", "--ubatch", 1),
+    ("cpu_moe_layers", "--cpu-moe-layers", 0),
+)
+
+
+def model_of(options: Options) -> ModelSpec:
+    """The model that was named.
+
+    Raises:
+        UnknownNameError: Not known.
+        DataError: A file that cannot be read.
+    """
+    from nemofit.formats.load import load_model
+
+    assert options.model is not None
+    return load_model(options.model)
+
+
+def machine_of(options: Options) -> Machine:
+    """This machine, or the one that ``--machine`` describes.
+
+    Raises:
+        UsageError, UnknownNameError: A description that makes no sense or names no card.
+        DataError: A file that is no machine.
+    """
+    spec = options.machine
+    if spec is None:
+        from nemofit.probe import probe_machine
+
+        return probe_machine()
+    if spec == "-":
+        return _from_stdin()
+    path = Path(spec).expanduser()
+    if spec.endswith(".json") or _is_file(path):
+        from nemofit.machine.file import read_machine
+
+        return read_machine(path)
+    from nemofit.machine import parse_machine
+
+    return parse_machine(spec)
+
+
+def goal_of(options: Options) -> Goal:
+    """What was asked for; everything that the person set is fixed.
+
+    Raises:
+        UsageError: A value that makes no sense.
+        UnknownNameError: A file type that is not known.
+    """
+    return Goal(
+        context=None if options.context is None else parse_context(options.context),
+        prefer=options.prefer or "balanced",
+        min_tokens_per_second=None if options.min_tps is None else _speed(options.min_tps),
+        quant=_quant(options.quant),
+        imatrix=options.imatrix,
+        knobs=_knobs(options),
+        reserve_bytes=None if options.reserve is None else parse_size(options.reserve),
+        assume_idle=options.assume_idle,
+    )
+
+
+def engine_of(options: Options) -> str:
+    """The engine whose command is printed.
+
+    Raises:
+        UsageError: Not one that is known.
+    """
+    engine = options.engine or ENGINES[0]
+    if engine not in ENGINES:
+        raise UsageError(f"engine {engine!r} is not known", "one of: " + ", ".join(ENGINES))
+    return engine
+
+
+def limit_of(options: Options) -> int | None:
+    """How many rows to show at most; None: not said.
+
+    Raises:
+        UsageError: Below 1.
+    """
+    return None if options.limit is None else _whole("--limit", options.limit, 1)
+
+
+def _quant(name: str | None) -> str | None:
+    if name is None:
+        return None
+    from nemofit.catalog.ggml import find_file_type
+
+    return find_file_type(name).name
+
+
+def _knobs(options: Options) -> dict[str, Any]:
+    knobs: dict[str, Any] = {}
+    if options.kv_type is not None:
+        k, _, v = options.kv_type.lower().partition(",")
+        knobs["kv_type_k"], knobs["kv_type_v"] = k.strip(), (v or k).strip()
+    if options.flash_attention is not None:
+        knobs["flash_attention"] = _on_off(options.flash_attention)
+    if options.gpu_layers is not None:
+        knobs["gpu_layers"] = _layers(options.gpu_layers)
+    if options.tensor_split is not None:
+        knobs["tensor_split"] = _split(options.tensor_split)
+    for name, flag, least in _COUNTS:
+        text = getattr(options, name)
+        if text is not None:
+            knobs[name] = _whole(flag, text, least)
+    if knobs.get("ubatch", 0) > 2048:
+        knobs["batch"] = knobs["ubatch"]
+    return knobs
+
+
+def _whole(flag: str, text: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least or len(text) > 9:
+        raise UsageError(
+            f"{flag} {text!r:.40} is not a whole number from {least} up",
+            f"write for example {flag} {max(least, 4)}",
+        )
+    return int(text)
+
+
+def _speed(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(
+            f"--min-tps {text!r:.40} is not a number", "write for example --min-tps 10"
+        ) from None
+
+
+def _on_off(text: str) -> bool:
+    if text.lower() not in ("on", "off"):
+        raise UsageError(f"flash attention {text!r} is neither on nor off", "write on or off")
+    return text.lower() == "on"
+
+
+def _layers(text: str) -> int:
+    return (1 << 16) - 1 if text.lower() == "all" else _whole("--gpu-layers", text, 0)
+
+
+def _split(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.replace("/", ",").split(","))
+    except ValueError:
+        raise UsageError(
+            f"tensor split {text!r} is not a list of numbers",
+            "write one number per GPU, for example 1,1 or 3,2",
+        ) from None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _from_stdin() -> Machine:
+    import json
+
+    from nemofit.machine.file import MAX_BYTES, machine_from_json
+
+    text = sys.stdin.read(MAX_BYTES + 1) if sys.stdin else ""
+    if len(text) > MAX_BYTES:
+        raise DataError("stdin holds more than a machine", "pipe in: nemofit probe --json")
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        raise DataError("stdin is not JSON", "pipe in: nemofit probe --json") from None
+    return machine_from_json(document, "stdin")

@@ -1,0 +1,150 @@
+"""Blocks that several commands show: a plan's devices, its speed, its machine, its command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from nemofit.units import gib, mib
+
+from .contract import DeviceRecord, MachineSummary, PlanRecord, SpeedRecord
+from .output import Bar, Bars, Block, Column, Command, Line, Table, Tone
+
+KINDS = ("weights", "KV cache", "compute", "overhead")
+
+
+def tokens(n: int) -> str:
+    """A context for people: ``8k`` where it is a whole number of 1024."""
+    return f"{n // 1024}k" if n % 1024 == 0 else str(n)
+
+
+def plain(x: float) -> str:
+    """A speed with two significant digits, never in exponents."""
+    return f"{x:.0f}" if x >= 9.95 else f"{x:.1f}" if x >= 0.95 else f"{x:.2f}"
+
+
+def speed_text(speed: SpeedRecord | None) -> str:
+    """Tokens per second as a range."""
+    if speed is None:
+        return "?"
+    decode = speed.decode_tokens_per_second
+    low, high = plain(decode.low), plain(decode.high)
+    return low if low == high else f"{low}-{high}"
+
+
+def machine_line(machine: MachineSummary) -> str:
+    """The machine in one line: equal cards counted, what a plan may use of each."""
+    groups: dict[tuple[str, int | None, str | None], int] = {}
+    for gpu in machine.gpus:
+        key = gpu.name, gpu.budget_bytes, gpu.error
+        groups[key] = groups.get(key, 0) + 1
+    parts = []
+    for (name, budget, error), count in groups.items():
+        offer = f"{gib(budget)} to use" if budget is not None else error or "memory unknown"
+        parts.append(f"{count}x {name} ({offer})")
+    if not machine.gpus:
+        parts.append("no GPU")
+    ram = machine.ram_budget_bytes
+    parts.append("RAM not known" if ram is None else f"RAM {gib(ram)} to use")
+    return ", ".join(parts)
+
+
+def kv_text(k: str, v: str) -> str:
+    """The cache types, once where they are equal."""
+    return k if k == v else f"{k},{v}"
+
+
+def devices(plan: PlanRecord) -> list[tuple[str, DeviceRecord]]:
+    """Every device of a plan with its short name."""
+    found = [(f"GPU {i}", device) for i, device in enumerate(plan.memory.gpus)]
+    return [*found, ("RAM", plan.memory.host)]
+
+
+def bars(plan: PlanRecord) -> Bars:
+    """One bar per device against its budget."""
+    return Bars(
+        bars=[
+            Bar(
+                label=name,
+                parts=(d.weights_bytes, d.kv_bytes, d.compute_bytes, d.overhead_bytes),
+                budget=d.budget_bytes,
+                text=_of(d.total_bytes, d.budget_bytes),
+            )
+            for name, d in devices(plan)
+        ],
+        legend=KINDS,
+    )
+
+
+def _of(total: int, budget: int | None) -> str:
+    return gib(total) if budget is None else f"{gib(total)} of {gib(budget)}"
+
+
+def memory_table(plan: PlanRecord) -> Table:
+    """Bytes by device and kind."""
+    columns = [
+        Column("Device"),
+        *(Column(kind, right=True) for kind in KINDS),
+        Column("Total", right=True),
+        Column("Budget", right=True),
+    ]
+    rows, tones = [], list[Tone]()
+    for name, d in devices(plan):
+        parts = (d.weights_bytes, d.kv_bytes, d.compute_bytes, d.overhead_bytes, d.total_bytes)
+        budget = "?" if d.budget_bytes is None else size(d.budget_bytes)
+        rows.append([name, *(size(n) for n in parts), budget])
+        tones.append(
+            "bad" if d.budget_bytes is not None and d.total_bytes > d.budget_bytes else "plain"
+        )
+    return Table(columns, rows, tones)
+
+
+def size(n: int) -> str:
+    """GiB from 1 GiB on, MiB below."""
+    return gib(n) if n >= 1 << 30 else mib(n) if n else "0"
+
+
+def verdict_line(plan: PlanRecord) -> Line:
+    """The verdict with its colour."""
+    return Line(plan.verdict_words, "good" if plan.verdict == "fits" else "bad")
+
+
+def ending(plan: PlanRecord) -> Iterable[Block]:
+    """Notes, licence, and the command as the very last line."""
+    for note in plan.notes:
+        yield Line(f"note: {note}", "quiet")
+    if plan.model.licence:
+        yield Line(f"licence: {plan.model.licence}", "quiet")
+    if plan.verdict != "fits":
+        return
+    yield Line()
+    if plan.command is None:
+        yield Line(f"no command: {plan.command_note}", "quiet")
+    else:
+        yield Command(plan.command)
+
+
+def facts(plan: PlanRecord) -> Sequence[Block]:
+    """Speed and quality in words."""
+    lines: list[Block] = []
+    speed = plan.speed
+    if speed is None:
+        lines.append(Line(f"speed: {plan.speed_note}"))
+    else:
+        prefill = speed.prefill_tokens_per_second
+        lines.append(
+            Line(
+                f"speed: {speed_text(speed)} tokens per second ({speed.basis}), "
+                f"prompts {plain(prefill.low)}-{plain(prefill.high)}; {speed.limit}"
+            )
+        )
+    quality = plan.quality
+    if quality.kl_divergence is None:
+        lines.append(Line(f"quality loss: not known, {quality.note}"))
+    else:
+        lines.append(
+            Line(
+                f"quality loss: {quality.grade}, {quality.kl_divergence:.4f} nats of KL divergence "
+                f"({quality.basis}: {quality.note})"
+            )
+        )
+    return lines

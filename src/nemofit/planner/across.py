@@ -1,0 +1,239 @@
+"""Every model of the catalog on one machine: the best plan of each, and their order.
+
+Models are ordered by the score of their plan times an ability ``P / (P + 10^10)``, where P is the
+number of parameters, of a mixture of experts the geometric mean of all and the active ones. Size
+stands in for ability: published scores are measured too differently to be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from math import sqrt
+
+from nemofit.catalog.model import ModelSpec
+from nemofit.catalog.models import all_models
+from nemofit.engines.base import DeviceMemory, Memory
+from nemofit.errors import DoesNotFitError
+from nemofit.machine.records import Machine
+from nemofit.speed.estimate import figures_of, speed_of
+from nemofit.speed.work import HOST
+from nemofit.units import gib
+
+from .defaults import check_offload, config_of, notes_of, settled
+from .footprints import LADDER, Footprint, footprints, outline
+from .goal import LEAST_CONTEXT, Goal
+from .quality import Quality, expected
+from .ranking import Ranking
+from .records import Plan, room_of
+from .score import merit, score
+from .sources import source_of
+
+HALF_ABILITY = 10**10
+"""Parameters at which a model's ability counts as one half."""
+_ON_GPUS = ("gpu_layers", "tensor_split", "cpu_moe_layers", "override_tensors", "kv_offload")
+
+
+def rank_catalog(
+    machine: Machine, goal: Goal, *, prepare: Callable[[str], None] | None = None
+) -> Ranking:
+    """The best plan of every model that fits a machine, best model first.
+
+    Args:
+        machine: Probed or described.
+        goal: Applied to every model; the context is the fixed one or 8192 tokens, shortened to a
+            model's trained length, the cache f16 unless fixed.
+        prepare: Told when figures have to be worked out first, which takes seconds.
+
+    Raises:
+        DoesNotFitError: No model of the catalog fits, or none is fast enough.
+        UsageError: The goal makes no sense for this machine.
+    """
+    across = _Across(machine, goal, prepare)
+    plans = [plan for id in across.known if (plan := across.best(id)) is not None]
+    if not plans:
+        raise across.refusal()
+    plans.sort(key=lambda plan: plan.score, reverse=True)
+    return Ranking(
+        plans=plans,
+        considered=across.considered,
+        reason=across.reason(plans),
+        models=len(across.known),
+    )
+
+
+def ability(parameters: int, active: int) -> float:
+    """How much a model's size counts, between 0 and 1."""
+    size = sqrt(parameters * active)
+    return size / (size + HALF_ABILITY)
+
+
+@dataclass(frozen=True, slots=True)
+class _Guess:
+    """A file type of a model and about what it will score."""
+
+    quant: str
+    imatrix: bool
+    score: float
+    memory: Memory | None
+
+
+class _Across:
+    """The catalog as one machine sees it."""
+
+    def __init__(self, machine: Machine, goal: Goal, prepare: Callable[[str], None] | None) -> None:
+        knobs = {"kv_type_k": "f16", "kv_type_v": "f16", **goal.knobs}
+        self.goal = replace(goal, context=goal.context or LEAST_CONTEXT, knobs=knobs)
+        self.room = room_of(machine, goal.reserve_bytes, goal.assume_idle)
+        self.cards = {card.id: card for card in all_models()}
+        self.considered = 0
+        check_offload(self.room, goal)
+        context = self.goal.context or LEAST_CONTEXT
+        self.config = config_of(self.room, self.goal, context)
+        plain = {k: v for k, v in knobs.items() if k not in _ON_GPUS}
+        self.known = footprints(
+            config_of(self.room, replace(self.goal, knobs=plain), context),
+            (goal.quant,) if goal.quant else LADDER,
+            goal.imatrix,
+            prepare=prepare,
+        )
+        self.figures = figures_of(self.room.machine, self.config)
+        gpus = self.room.machine.gpus
+        self.one_device = len(gpus) <= 1 and not any(name in goal.knobs for name in _ON_GPUS)
+        self.fastest = max(
+            range(len(gpus)), key=lambda i: gpus[i].bandwidth_gb_s or 0.0, default=HOST
+        )
+
+    def best(self, id: str) -> Plan | None:
+        """The best plan of one model; None where none fits or is fast enough."""
+        found = self.known[id]
+        model = outline(self.cards[id], found)
+        least = self.goal.min_tokens_per_second or 0.0
+        best: Plan | None = None
+        for guess in sorted(self._guesses(model, found), key=lambda g: g.score, reverse=True):
+            if best is not None and best.score >= guess.score:
+                break
+            plan = self._plan(model, found, guess)
+            if plan is None or plan.tokens_per_second < least:
+                continue
+            if best is None or plan.score > best.score:
+                best = plan
+        if best is None:
+            return None
+        return replace(best, score=best.score * ability(found.parameters, found.active))
+
+    def refusal(self) -> DoesNotFitError:
+        """Why no model is left."""
+        least = min(
+            file.device_bytes + file.host_bytes + found.kv_bytes + found.compute_bytes
+            for found in self.known.values()
+            for file in found.files.values()
+        )
+        speed = self.goal.min_tokens_per_second
+        fast = f" at {speed:g} tokens per second" if speed else ""
+        return DoesNotFitError(
+            f"none of {len(self.known)} models fits{fast}: the smallest needs {gib(least)}, "
+            f"and this machine offers {gib(self.room.total)} ({self.room.text})",
+            "a shorter --context, a lower --min-tps, or --assume-idle",
+        )
+
+    def reason(self, plans: list[Plan]) -> str:
+        """What leads, and how many fit."""
+        best = plans[0]
+        return (
+            f"{self.cards[best.model.id].name} as {best.quant} leads with about "
+            f"{best.tokens_per_second:.2g} tokens per second; {len(plans)} of {len(self.known)} "
+            "models that generate text fit."
+        )
+
+    def _guesses(self, model: ModelSpec, found: Footprint) -> Iterator[_Guess]:
+        """What each file type would score, from the speed of the first one and its bytes."""
+        share = _share(model)
+        reference = next(iter(found.files))
+        on_gpu = self._seconds(model, found, reference, self.fastest)
+        on_host = self._seconds(model, found, reference, HOST) if self.fastest != HOST else on_gpu
+        whole = found.read_bytes(reference, share)
+        for quant, file in found.files.items():
+            self.considered += 1
+            memory = self._whole(model, found, quant) if self.one_device else None
+            part = 1.0 if memory is not None else self._part(found, quant)
+            if part is None:
+                continue
+            relative = found.read_bytes(quant, share) / whole
+            seconds = relative * (part * on_gpu + (1 - part) * on_host)
+            loss = self._quality(model, quant, file.imatrix).loss
+            guessed = merit(loss, 1 / seconds, found.context, self.goal.prefer)
+            yield _Guess(quant, file.imatrix, guessed, memory)
+
+    def _quality(self, model: ModelSpec, quant: str, imatrix: bool) -> Quality:
+        k, v = self.config.kv_type_k, self.config.kv_type_v
+        return expected(quant, imatrix, model.parameters, k, v)
+
+    def _seconds(self, model: ModelSpec, found: Footprint, quant: str, device: int) -> float:
+        speed = speed_of(
+            (found.works(quant, device),), self.figures, model=model, config=self.config
+        )
+        return 1 / speed.decode.likely
+
+    def _whole(self, model: ModelSpec, found: Footprint, quant: str) -> Memory | None:
+        """Everything on the one device there is; None where it does not fit there."""
+        file = found.files[quant]
+        device = DeviceMemory(
+            weights_bytes=file.device_bytes,
+            kv_bytes=found.kv_bytes,
+            compute_bytes=found.compute_bytes,
+        )
+        memory = Memory(gpus=(), host=device, basis=found.basis, notes=tuple(found.notes))
+        for gpu in self.room.machine.gpus:
+            from nemofit.engines.llama_cpp.overhead import overhead_bytes
+
+            overhead = overhead_bytes(model, self.config, gpu.architecture)
+            host = DeviceMemory(
+                weights_bytes=file.host_bytes, compute_bytes=found.host_compute_bytes
+            )
+            memory = replace(memory, gpus=(replace(device, overhead_bytes=overhead),), host=host)
+        used = [gpu.total_bytes for gpu in memory.gpus]
+        return memory if self.room.budgets.fits(used, memory.host.total_bytes) else None
+
+    def _part(self, found: Footprint, quant: str) -> float | None:
+        """About which share of a model the GPUs can hold; None where nothing of it fits."""
+        file = found.files[quant]
+        need = file.device_bytes + found.kv_bytes + found.compute_bytes
+        offers, host = self.room.budgets.gpus, self.room.budgets.host
+        if host is not None and need + file.host_bytes > self.room.total:
+            return None
+        return min(1.0, sum(offers) / need) if offers else None
+
+    def _plan(self, model: ModelSpec, found: Footprint, guess: _Guess) -> Plan | None:
+        """The exact plan of a guess."""
+        source = source_of(model, guess.quant, self.goal.imatrix)
+        config = self.config.replace(context=found.context)
+        if guess.memory is None:
+            from .sizing import Sizer
+
+            sizer = Sizer(model, self.room, self.goal)
+            plan = sizer.best(guess.quant, config, source)
+            return None if plan is None else replace(plan, score=score(plan, self.goal.prefer))
+        config = settled(model, config, self.room)
+        works = (found.works(guess.quant, self.fastest),)
+        plan = Plan(
+            model=model,
+            quant=guess.quant,
+            imatrix=guess.imatrix,
+            config=config,
+            memory=self.room.named(guess.memory),
+            room=self.room,
+            weights_bytes=found.files[guess.quant].weights_bytes,
+            speed=speed_of(works, self.figures, model=model, config=config),
+            quality=self._quality(model, guess.quant, guess.imatrix),
+            weights=source.weights,
+            ollama_tag=source.ollama_tag,
+            notes=notes_of(model, config, source),
+        )
+        return replace(plan, score=score(plan, self.goal.prefer))
+
+
+def _share(model: ModelSpec) -> float:
+    """The part of the experts that work on one token."""
+    experts = model.integer("expert_count")
+    return model.integer("expert_used_count") / experts if experts else 0.0

@@ -1,0 +1,86 @@
+"""The plans for a model on a machine, best first, and one sentence why the first is first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nemofit.catalog.model import ModelSpec
+from nemofit.machine.records import Machine
+from nemofit.units import gib
+
+from .goal import Goal
+from .records import Plan
+
+PLANS = 20
+"""Plans that are worked out unless more are asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ranking:
+    """Plans, best first.
+
+    Attributes:
+        plans: None of them is matched by another in quality, speed and context.
+        considered: Configurations that were sized.
+        reason: Why the first plan is first, in one sentence.
+        models: Models that were looked at.
+    """
+
+    plans: list[Plan]
+    considered: int
+    reason: str
+    models: int = 1
+
+
+def recommend(model: ModelSpec, machine: Machine, goal: Goal | None = None) -> list[Plan]:
+    """Rank every configuration of a model that fits a machine.
+
+    File types, offload, cache types and context lengths are searched; what the goal fixes is kept.
+
+    Args:
+        model: From the catalog or a file.
+        machine: Probed or described.
+        goal: What to prefer and what is fixed; None: a balance, at least 8192 tokens.
+
+    Returns:
+        At least one plan, best first; dominated ones are left out.
+
+    Raises:
+        DoesNotFitError: Nothing fits or nothing is fast enough; carries both numbers and the
+            nearest thing that would fit.
+        UsageError: The goal makes no sense for this model or machine.
+    """
+    return rank(model, machine, goal or Goal()).plans
+
+
+def rank(model: ModelSpec, machine: Machine, goal: Goal, count: int = PLANS) -> Ranking:
+    """The best ``count`` plans with the reason; arguments and errors as for :func:`recommend`."""
+    from .refusal import refusal, too_slow
+    from .search import Search
+
+    search = Search(model, machine, goal)
+    plans = search.top(count)
+    if not plans:
+        fastest = search.fastest() if goal.min_tokens_per_second else None
+        raise too_slow(goal, fastest) if fastest else refusal(search)
+    return Ranking(plans=plans, considered=search.considered, reason=reason(plans))
+
+
+def reason(plans: Sequence[Plan]) -> str:
+    """Why the first plan is first: what it offers, and what the next better file would cost."""
+    best = plans[0]
+    used = sum(device.total_bytes for device in best.memory.gpus)
+    where = f"{gib(used)} of GPU memory" if used else f"{gib(best.memory.host.total_bytes)} of RAM"
+    speed = f"about {best.tokens_per_second:.2g} tokens per second" if best.speed else "a fit"
+    quant = best.quant or best.model.file_type or "this file"
+    said = f"{quant} at {best.config.context} tokens gives {speed} in {where}"
+    better = [p for p in plans if (p.loss or 0) < (best.loss or 0)]
+    if not better:
+        return f"{said}, and nothing that fits has a smaller quality loss."
+    other = max(better, key=lambda p: p.tokens_per_second)
+    return (
+        f"{said}; less quality loss would mean {other.quant or 'the same file'} with a "
+        f"{other.config.kv_type_k} cache at {other.config.context} tokens and about "
+        f"{other.tokens_per_second:.2g} tokens per second."
+    )

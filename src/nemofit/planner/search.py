@@ -1,0 +1,169 @@
+"""The space of configurations of one model on one machine, and the best plans of all of them.
+
+The search is exhaustive by branch and bound. Every configuration first gets a bound on its speed
+from a placement without compute buffers (:mod:`.bounds`); with its known loss and context that
+bounds its score. Configurations are then worked out exactly in the order of their bounds until no
+bound is left that could still enter the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from nemofit.catalog.filetypes import file_types, needs_imatrix, weights_bytes
+from nemofit.catalog.model import ModelSpec
+from nemofit.engines.llama_cpp.config import RunConfig
+from nemofit.errors import UsageError
+from nemofit.machine.records import Machine
+
+from .goal import LEAST_CONTEXT, Goal
+from .records import Plan, room_of
+from .score import covered, frontier, ranked, score
+from .sizing import Sizer
+from .sources import Source, source_of
+
+_CACHE_TYPES = ("f16", "q8_0", "q4_0")
+"""Pairs of equal types that every CUDA build has attention kernels for; others need a build with
+GGML_CUDA_FA_ALL_QUANTS (llama.cpp, ggml/src/ggml-cuda/CMakeLists.txt)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A configuration with the best that it could turn out to be."""
+
+    quant: str | None
+    config: RunConfig
+    source: Source
+    loss: float | None
+    tokens_per_second: float
+
+    @property
+    def context(self) -> int:
+        return self.config.context
+
+
+class Search:
+    """One model on one machine under one goal.
+
+    Attributes:
+        room: What the machine offers.
+        considered: Configurations that were bounded or worked out.
+    """
+
+    def __init__(self, model: ModelSpec, machine: Machine, goal: Goal) -> None:
+        self.model = model
+        self.machine = machine
+        self.goal = goal
+        self.room = room_of(machine, goal.reserve_bytes, goal.assume_idle)
+        self.sizer = Sizer(model, self.room, goal)
+        self.considered = 0
+
+    def top(self, count: int) -> list[Plan]:
+        """The best plans, best first: fast enough, none dominated; empty where none fits."""
+        prefer, least = self.goal.prefer, self.goal.min_tokens_per_second or 0.0
+
+        def enough(best: list[Plan], bound: Candidate) -> bool:
+            return len(best) >= count and score(best[count - 1], prefer) >= score(bound, prefer)
+
+        candidates = [c for c in self.candidates() if c.tokens_per_second >= least]
+        candidates.sort(key=lambda c: score(c, prefer), reverse=True)
+        found = self._work_out(candidates, enough, lambda plan: plan.tokens_per_second >= least)
+        return found[:count]
+
+    def fastest(self) -> Plan | None:
+        """The plan with the most tokens per second, however few; None where none fits."""
+
+        def enough(best: list[Plan], bound: Candidate) -> bool:
+            return any(p.tokens_per_second >= bound.tokens_per_second for p in best)
+
+        candidates = sorted(self.candidates(), key=lambda c: c.tokens_per_second, reverse=True)
+        found = self._work_out(candidates, enough, lambda _: True)
+        return max(found, key=lambda plan: plan.tokens_per_second, default=None)
+
+    def _work_out(
+        self,
+        candidates: Iterable[Candidate],
+        enough: Callable[[list[Plan], Candidate], bool],
+        good: Callable[[Plan], bool],
+    ) -> list[Plan]:
+        best: list[Plan] = []
+        for candidate in candidates:
+            if enough(best, candidate):
+                break
+            if covered(candidate, best):
+                continue
+            plan = self.sizer.best(candidate.quant, candidate.config, candidate.source)
+            if plan is not None and good(plan):
+                best = ranked(frontier([*best, plan]), self.goal.prefer)
+        return best
+
+    def candidates(self) -> list[Candidate]:
+        """Every configuration that is not certain not to fit."""
+        found = []
+        for quant in self.quants():
+            source = source_of(self.model, quant, self.goal.imatrix)
+            for k, v in self.cache_types():
+                loss = self.sizer.quality(quant, source.imatrix, k, v).loss
+                for context in self.contexts():
+                    self.considered += 1
+                    config = self.sizer.config(context, k, v)
+                    speed = self.sizer.bound(quant, config, source)
+                    if speed is not None:
+                        likely = speed.decode.likely
+                        found.append(Candidate(quant, config, source, loss, likely))
+        return found
+
+    def any(self) -> Plan | None:
+        """Some plan of the smallest file type, from the smallest cache on; None: none fits."""
+        quant, source = self.smallest_file()
+        configs = (
+            self.sizer.config(self.contexts()[0], k, v) for k, v in reversed(self.cache_types())
+        )
+        plans = (self.sizer.best(quant, config, source) for config in configs)
+        return next((plan for plan in plans if plan is not None), None)
+
+    def smallest_file(self) -> tuple[str | None, Source]:
+        """The file type that takes the least memory, and its source."""
+        made = {quant: source_of(self.model, quant, self.goal.imatrix) for quant in self.quants()}
+        quant = min(made, key=lambda q: weights_bytes(self.model, q, made[q].imatrix))
+        return quant, made[quant]
+
+    def quants(self) -> list[str | None]:
+        """The file types to try: the fixed one, the file's own, or all with a known quality."""
+        if self.goal.quant is not None:
+            return [self.goal.quant]
+        if self.model.file_type is not None:
+            return [None]
+        return [name for name in file_types() if self._can_be_made(name)]
+
+    def _can_be_made(self, quant: str) -> bool:
+        imatrix = source_of(self.model, quant, self.goal.imatrix).imatrix
+        if self.sizer.quality(quant, imatrix, "f16", "f16").loss is None:
+            return False
+        try:
+            weights_bytes(self.model, quant, imatrix)
+            return imatrix or not needs_imatrix(self.model, quant)
+        except UsageError:
+            return False
+
+    def contexts(self) -> list[int]:
+        """The contexts to try, shortest first: the fixed one, or doubling up to the trained."""
+        if self.goal.context is not None:
+            return [self.goal.context]
+        trained = self.model.integer("context_length") or LEAST_CONTEXT
+        ladder = []
+        step = LEAST_CONTEXT
+        while step < trained:
+            ladder.append(step)
+            step *= 2
+        return [*ladder, trained]
+
+    def cache_types(self) -> list[tuple[str, str]]:
+        """The pairs of K and V types to try."""
+        knobs = self.goal.knobs
+        if "kv_type_k" in knobs or "kv_type_v" in knobs:
+            return [(knobs.get("kv_type_k", "f16"), knobs.get("kv_type_v", "f16"))]
+        if knobs.get("flash_attention") is False:
+            return [("f16", "f16")]
+        return [(t, t) for t in _CACHE_TYPES]

@@ -1,0 +1,176 @@
+"""One model on one machine: any configuration sized, timed and judged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import accumulate
+
+from nemofit.catalog.filetypes import weights_bytes
+from nemofit.catalog.model import ModelSpec
+from nemofit.engines.llama_cpp import Estimator
+from nemofit.engines.llama_cpp.config import RunConfig
+from nemofit.engines.llama_cpp.kv_cache import layer_bytes
+from nemofit.engines.llama_cpp.offload import Solver
+from nemofit.engines.llama_cpp.placement import gpu_layers, place, place_units
+from nemofit.speed import Speed
+from nemofit.speed.estimate import figures_of, speed_of
+from nemofit.speed.work import Work, work_of
+
+from .bounds import bound
+from .defaults import check_offload, config_of, notes_of, settled
+from .goal import Goal
+from .quality import Quality, expected
+from .records import Plan, Room
+from .score import score
+from .sources import Source
+from .timing import UnitWork
+
+
+class Sizer:
+    """Sizes and times configurations; weights, works and figures are made once and kept.
+
+    Raises:
+        UsageError: The goal fixes an offload that this machine cannot have.
+    """
+
+    def __init__(self, model: ModelSpec, room: Room, goal: Goal) -> None:
+        self.model = model
+        self.room = room
+        self.goal = goal
+        self._estimators: dict[tuple[str | None, bool], Estimator] = {}
+        self._works: dict[object, UnitWork] = {}
+        self._weight_works: dict[object, UnitWork] = {}
+        self._cache_works: dict[object, UnitWork] = {}
+        self._caches: dict[object, tuple[int, ...]] = {}
+        check_offload(room, goal)
+
+    def estimator(self, quant: str | None, imatrix: bool) -> Estimator:
+        """The sizes of one file type."""
+        key = quant, imatrix
+        if key not in self._estimators:
+            self._estimators[key] = Estimator(self.model, quant, imatrix)
+        return self._estimators[key]
+
+    def config(self, context: int, k: str = "f16", v: str = "f16") -> RunConfig:
+        """The engine's defaults on this machine with what the person fixed on top."""
+        return config_of(self.room, self.goal, context, k, v)
+
+    def quality(self, quant: str | None, imatrix: bool, k: str, v: str) -> Quality:
+        """The expected loss of a file type and cache types."""
+        file_type = quant or self.model.file_type
+        return expected(file_type, imatrix, self.model.parameters, k, v)
+
+    def bound(self, quant: str | None, config: RunConfig, source: Source) -> Speed | None:
+        """The speed that this configuration cannot exceed; None where it cannot fit."""
+        key = config.context, config.kv_type_k, config.kv_type_v
+        if key not in self._caches:
+            self._caches[key] = tuple(accumulate(layer_bytes(self.model, config), initial=0))
+        estimator = self.estimator(quant, source.imatrix)
+        found = bound(estimator, config, self.room, self._caches[key])
+        if found is None:
+            return None
+        works = self._unit_work(quant, config, source.imatrix).placed(
+            found.units, found.cpu_moe_layers
+        )
+        return self._timed(works, config, self.room)
+
+    def best(self, quant: str | None, config: RunConfig, source: Source) -> Plan | None:
+        """The plan with the best offload of one configuration; None where none fits.
+
+        Without room for anything on the GPUs, the host alone is tried.
+        """
+        if self.room.machine.gpus:
+            offloaded = self._offload(quant, config, source)
+            if offloaded is not None:
+                plan = self.plan(quant, offloaded, source)
+                if plan.fits:
+                    return plan
+            if self.goal.offload_is_fixed:
+                return None
+        plan = self.plan(quant, config, source, self.room.without_gpus())
+        return plan if plan.fits else None
+
+    def plan(
+        self, quant: str | None, config: RunConfig, source: Source, room: Room | None = None
+    ) -> Plan:
+        """Size, time and judge one configuration, whether it fits or not."""
+        room = room or self.room
+        gpus = room.machine.gpus
+        config = settled(self.model, config, room)
+        memory = self.estimator(quant, source.imatrix).memory(
+            config,
+            len(gpus),
+            budgets=room.budgets.gpus,
+            generations=[gpu.architecture for gpu in gpus],
+        )
+        plan = Plan(
+            model=self.model,
+            quant=quant,
+            imatrix=source.imatrix,
+            config=config,
+            memory=room.named(memory),
+            room=room,
+            weights_bytes=weights_bytes(self.model, quant, source.imatrix),
+            speed=self._timed(self._works_of(quant, config, source, room), config, room),
+            quality=self.quality(quant, source.imatrix, config.kv_type_k, config.kv_type_v),
+            weights=source.weights,
+            ollama_tag=source.ollama_tag,
+            notes=notes_of(self.model, config, source),
+        )
+        return replace(plan, score=score(plan, self.goal.prefer))
+
+    def _offload(self, quant: str | None, config: RunConfig, source: Source) -> RunConfig | None:
+        """The configuration with the most on the GPUs that fits; what is fixed stays."""
+        room = self.room
+
+        def solve(config: RunConfig) -> RunConfig | None:
+            return Solver(
+                self.estimator(quant, source.imatrix),
+                config,
+                room.budgets.gpus,
+                room.budgets.host,
+                tuple(gpu.architecture for gpu in room.machine.gpus),
+            ).solve()
+
+        found = solve(config)
+        if found is None or self.goal.knobs.get("cpu_moe_layers") != 0 or not found.cpu_moe_layers:
+            return found
+        best, low, high = None, 0, self.model.integer("block_count") + 1
+        while low <= high and config.gpu_layers is None:
+            middle = (low + high) // 2
+            found = solve(config.replace(gpu_layers=middle))
+            if found is not None and not found.cpu_moe_layers:
+                best, low = found, middle + 1
+            else:
+                high = middle - 1
+        return best
+
+    def _works_of(
+        self, quant: str | None, config: RunConfig, source: Source, room: Room
+    ) -> tuple[Work, ...]:
+        split = config.tensor_split or (1.0,) * len(room.machine.gpus)
+        if config.override_tensors:
+            placed = place(self.model, config, split)
+            types = self.estimator(quant, source.imatrix).types
+            return work_of(self.model, types, placed.device_of, placed.units, config)
+        blocks = self.model.integer("block_count")
+        units = place_units(blocks, gpu_layers(self.model, config), split)
+        works = self._unit_work(quant, config, source.imatrix)
+        return works.placed(units, config.cpu_moe_layers)
+
+    def _unit_work(self, quant: str | None, config: RunConfig, imatrix: bool) -> UnitWork:
+        """Weights and cache do not depend on each other, so each is added up once."""
+        cache = config.kv_type_k, config.kv_type_v, config.kv_offload
+        key = quant, imatrix, cache
+        if key not in self._works:
+            types = self.estimator(quant, imatrix).types
+            made = self._weight_works.get((quant, imatrix))
+            if made is None:
+                made = self._weight_works[quant, imatrix] = UnitWork(self.model, types, config)
+            if cache not in self._cache_works:
+                self._cache_works[cache] = UnitWork(self.model, types, config)
+            self._works[key] = made.with_cache_of(self._cache_works[cache])
+        return self._works[key]
+
+    def _timed(self, works: tuple[Work, ...], config: RunConfig, room: Room) -> Speed:
+        return speed_of(works, figures_of(room.machine, config), model=self.model, config=config)
