@@ -22,7 +22,9 @@ from nemofit.catalog.filetypes import (
     weights_bytes,
 )
 from nemofit.catalog.model import ModelSpec
+from nemofit.catalog.models import find_model
 from nemofit.errors import DataError, NemofitError, UnknownNameError
+from nemofit.units import GIB
 
 
 def model(name: str) -> ModelSpec:
@@ -105,6 +107,33 @@ def test_published_sizes_within_a_thousandth(name: str, quant: str, published: s
     rounding = 0.5 * 10.0 ** (9 + int(gb.as_tuple().exponent))
     difference = abs(float(gb) * 1e9 - weights_bytes(model(name), quant, imatrix=True))
     assert difference <= 0.001 * float(gb) * 1e9 + rounding
+
+
+# Sizes in GiB as llama-bench prints them, the sum over the tensors. Sources: ggml-org/llama.cpp,
+# benches/dgx-spark/dgx-spark.md, benches/mac-m2-ultra/mac-m2-ultra.md and
+# benches/nemotron/nemotron-dgx-spark.md; XiongjieDai/GPU-Benchmarks-on-LLM-Inference, README.md;
+# kyuz0/amd-strix-halo-toolboxes, benchmark/results.
+LOADED = [
+    ("gpt-oss-20b", "MXFP4_MOE", 11.27),
+    ("gpt-oss-120b", "MXFP4_MOE", 59.02),
+    ("qwen3-coder-30b-a3b", "Q8_0", 30.25),
+    ("qwen2.5-coder-7b", "Q8_0", 7.54),
+    ("nemotron-3-nano-4b", "Q8_0", 3.94),
+    ("llama-3.1-8b", "Q4_K_M", 4.58),
+    ("llama-3.1-8b", "F16", 14.96),
+    ("llama-3.1-70b", "Q4_K_M", 39.59),
+    ("llama-3.1-70b", "F16", 131.42),
+    ("gemma-4-31b", "BF16", 57.18),
+    ("gemma-4-26b-a4b", "BF16", 47.02),
+    ("ministral-3-14b", "BF16", 25.16),
+    ("qwen3.6-35b-a3b", "BF16", 64.60),
+]
+
+
+@pytest.mark.parametrize(("name", "quant", "gib"), LOADED)
+def test_sizes_that_llama_bench_prints(name: str, quant: str, gib: float) -> None:
+    """The catalog's own shapes, made by llama-quantize or by the converter."""
+    assert round(weights_bytes(find_model(name).spec(), quant) / GIB, 2) == gib
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from nemofit.catalog import store
 from nemofit.catalog.clauses import choose, parse_clause
 from nemofit.catalog.filetypes import file_types, find_file_type, tensor_types, weights_bytes
 from nemofit.catalog.model import ModelSpec, Tensor
+from nemofit.catalog.schema_quants import validate
+from nemofit.catalog.yaml_load import parse
 from nemofit.errors import DataError
 
 MODEL = ModelSpec(
@@ -27,6 +30,18 @@ def own(tmp_path: Path) -> Iterator[Path]:
     store.use_personal_catalog(tmp_path)
     yield tmp_path / "quants.yaml"
     store.use_personal_catalog(None)
+
+
+def test_the_shipped_file_comes_out_as_plain_data() -> None:
+    """A compiled form in JSON is the same as the file."""
+    path = store.data_directory() / "quants.yaml"
+    entries = validate(parse(path.read_bytes(), str(path)), str(path))
+    assert json.loads(json.dumps(entries)) == entries
+    sources = {key.partition("/")[2] for key in entries if key.startswith("sources/")}
+    for key, entry in entries.items():
+        if key.startswith(("quality/", "checkpoint_formats/")):
+            assert isinstance(entry, dict)
+            assert entry["source"] in sources
 
 
 @pytest.mark.parametrize(
