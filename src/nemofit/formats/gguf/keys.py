@@ -14,8 +14,19 @@ U8, I8, U16, I16, U32, I32, F32, BOOL, STRING, ARRAY, U64, I64, F64 = range(13)
 ALIGNMENT = 32
 """Bytes; the default of ``general.alignment``."""
 
-MAX_BLOCKS = 512
-"""LLAMA_MAX_LAYERS, ``src/llama-hparams.h``."""
+_MAX_BLOCKS, _MAX_EXPERTS = 512, 1024  # LLAMA_MAX_LAYERS, LLAMA_MAX_EXPERTS
+
+LIMITS: dict[str, tuple[int, int, int | None]] = {
+    "block_count": (1, _MAX_BLOCKS, None),
+    "embedding_length": (1, 1 << 31, None),
+    "expert_count": (0, _MAX_EXPERTS, 0),
+    "expert_used_count": (0, _MAX_EXPERTS, 0),
+    "nextn_predict_layers": (0, _MAX_BLOCKS, 0),
+}
+"""Least, most and default of the counts that others are counted by; None: required.
+
+Source: ``src/llama-hparams.h``.
+"""
 
 TEXTS = frozenset({"hidden_activation", "rope.scaling.type", "tensor_data_layout"})
 """Keys of an architecture whose value is a text."""

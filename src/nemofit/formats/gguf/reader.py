@@ -180,13 +180,21 @@ def _metadata(header: Header, architecture: str, name: str) -> dict[str, Value]:
         if not all(map(_is_sound, value if isinstance(value, tuple) else (value,))):
             raise DataError(f"{name}: {full} is {value!r:.80}", "the file is damaged")
         metadata[key] = value
-    for key, most in (("block_count", k.MAX_BLOCKS), ("embedding_length", 1 << 31)):
-        size = metadata.get(key)
-        if not isinstance(size, int) or isinstance(size, bool) or not 0 < size <= most:
-            raise DataError(
-                f"{name}: {prefix}{key} is {size!r:.80}, not 1 to {most}",
-                "the file is damaged or not a language model",
-            )
+    _check_sizes(metadata, prefix, name)
+    return metadata
+
+
+def _check_sizes(metadata: Mapping[str, Value], prefix: str, name: str) -> None:
+    """Refuse counts that llama.cpp refuses and that a loop over them would not survive."""
+    for key, (least, most, default) in k.LIMITS.items():
+        value = metadata.get(key, default)
+        sizes = value if isinstance(value, tuple) and key in k.PER_BLOCK else (value,)
+        for size in sizes:
+            if type(size) is not int or not least <= size <= most:
+                raise DataError(
+                    f"{name}: {prefix}{key} is {size!r:.80}, not {least} to {most}",
+                    "the file is damaged or not a language model",
+                )
     blocks = metadata["block_count"]
     for key in k.PER_BLOCK & metadata.keys():
         value = metadata[key]
@@ -195,7 +203,6 @@ def _metadata(header: Header, architecture: str, name: str) -> dict[str, Value]:
                 f"{name}: {prefix}{key} has {len(value)} values for {blocks} blocks",
                 "the file is damaged: download it again",
             )
-    return metadata
 
 
 def _is_sound(value: Scalar) -> bool:
