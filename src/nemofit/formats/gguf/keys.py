@@ -34,6 +34,9 @@ TEXTS = frozenset({"hidden_activation", "rope.scaling.type", "tensor_data_layout
 TOKEN_KINDS = "token_type_count"
 """The one key of a spec that a file holds under ``tokenizer.ggml.`` (BERT's segments)."""
 
+UNPREFIXED = ("xielu.",)
+"""Beginnings of an architecture's keys that a file holds without the architecture's name."""
+
 PER_BLOCK = frozenset(
     {
         "attention.head_count",

@@ -126,7 +126,8 @@ def _general(model: ModelSpec, types: Sequence[str]) -> Iterable[_Pair]:
 
 def _own(model: ModelSpec) -> Iterable[_Pair]:
     for key, value in k.file_metadata(model).items():
-        yield f"{model.architecture}.{key}", k.value_type(key, value), value
+        full = key if key.startswith(k.UNPREFIXED) else f"{model.architecture}.{key}"
+        yield full, k.value_type(key, value), value
 
 
 def _tokenizer(model: ModelSpec, vocabulary: str) -> Iterable[_Pair]:
