@@ -2,8 +2,9 @@
 
     NEMOFIT_LLAMA_CPP=BUILD/bin python -m benchmarks.accuracy.gpu_record OUT.jsonl
 
-One line per load: the engine's buffers by device and kind, the driver's used memory before the load,
-after it and at its highest during a 2,048-token prompt, and what nemofit says. Called by ``gpu.sh``.
+One line per load: the engine's buffers by device and kind, the driver's used memory before the
+load, after it and at its highest during a 2,048-token prompt, and what nemofit says. Called by
+``gpu.sh``.
 """
 
 from __future__ import annotations

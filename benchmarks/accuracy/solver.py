@@ -3,9 +3,9 @@
     python -m benchmarks.accuracy.solver [--cases 300] [--seed 1]
 
 For shapes cut to a few blocks, llama-fit-params is asked for every ``-ngl``, every split and every
-``--n-cpu-moe`` on RPC devices; for random budgets the best of its answers (most layers, then fewest
-experts on the host) is compared with ``nemofit.best_offload``. Budgets within 3 MiB of an answer are
-skipped: llama-fit-params prints whole MiB of three kinds.
+``--n-cpu-moe`` on RPC devices; for random budgets the best of its answers (most layers, then the
+fewest experts on the host) is compared with ``nemofit.best_offload``. Budgets within 3 MiB of an
+answer are skipped: llama-fit-params prints whole MiB of three kinds.
 """
 
 from __future__ import annotations
