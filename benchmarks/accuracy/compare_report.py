@@ -14,6 +14,14 @@ if TYPE_CHECKING:
 _KINDS = ("weights", "cache", "compute", "host weights", "host cache", "host compute")
 _HEAD = ("", "numbers", "exact", "mean", "worst below", "worst above")
 
+_BASES = (
+    ("computed", "Architectures whose graph is replayed by the engine's own rules (`computed`):\n"),
+    (
+        "assumed",
+        "Architectures with a kind of layer that is not modelled yet, for which an upper bound of "
+        "the compute buffer stands in (`assumed`), so that what is below matters:\n",
+    ),
+)
 _INTRO = """\
 # Accuracy
 
@@ -63,11 +71,10 @@ def markdown(outcome: Outcome, worst: int, options: argparse.Namespace) -> str:
         f"## Result\n\n{asked} random configurations of {_count(outcome, 'model')} models and "
         f"{_count(outcome, 'architecture')} architectures, seed {options.seed}, "
         f"llama.cpp {outcome.version}.\n",
-        _table(_summary(outcome.differences, lambda d: d.kind, _KINDS)),
+        *_by_basis(outcome),
         "## By program\n",
         _table(_summary(outcome.differences, lambda d: f"`{d.row.config.program}`")),
-        "## By architecture\n\n`computed`: the engine's own rules are replayed. `assumed`: an "
-        "upper bound stands in for a kind of layer that is not modelled yet.\n",
+        "## By architecture\n",
         _table(_summary(outcome.differences, lambda d: f"{d.architecture} ({d.basis})")),
         "## The worst\n",
         "\n".join(f"- {_place(d)}: `{_question(d.row)}`" for d in _worst(outcome, worst))
@@ -77,6 +84,15 @@ def markdown(outcome: Outcome, worst: int, options: argparse.Namespace) -> str:
         "## Do it again\n\n```sh\npython -m benchmarks.accuracy.engine build\n" + command + "\n```",
     ]
     return "\n".join(parts) + "\n"
+
+
+def _by_basis(outcome: Outcome) -> list[str]:
+    parts = []
+    for basis, title in _BASES:
+        of = [d for d in outcome.differences if d.basis == basis]
+        if of:
+            parts += [title, _table(_summary(of, lambda d: d.kind, _KINDS))]
+    return parts
 
 
 def _worst(outcome: Outcome, n: int) -> list[Difference]:

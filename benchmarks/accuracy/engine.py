@@ -140,9 +140,8 @@ class Engine:
             )
         self._programs = {n: str(shutil.which(n, path=str(programs()))) for n in TARGETS}
         self._devices: list[tuple[subprocess.Popen[bytes], str]] = []
-        self._environment = {
-            k: v for k, v in os.environ.items() if not k.startswith(("LLAMA_", "GGML_"))
-        }
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("LLAMA_", "GGML_"))}
+        self._environment = {**inherited, "GGML_NO_BACKTRACE": "1"}
 
     def __enter__(self) -> Engine:
         return self
@@ -285,7 +284,7 @@ class Engine:
             raise EngineError(f"{program} did not answer within {_TIMEOUT_S:.0f} s") from error
         if done.returncode:
             raise EngineError(
-                f"{program} {' '.join(flags)}: exit {done.returncode}: {_tail(done.stderr)}"
+                f"exit {done.returncode}: {_tail(done.stderr)}: {program} {' '.join(flags)}"
             )
         return done.stdout, done.stderr
 
@@ -318,6 +317,7 @@ def parse_log(text: str, endpoints: Sequence[str] = ()) -> Load:
     return load
 
 
+_WHY = re.compile(r" E |what\(\)|GGML_ASSERT|fatal error|error:")
 _BUFFER = re.compile(
     r"^.*: +(\S+) +(model|KV|RS|output|compute) buffer size = +([\d.]+) MiB", re.MULTILINE
 )
@@ -372,7 +372,9 @@ def _free_port() -> int:
 
 
 def _tail(text: str) -> str:
-    return " / ".join(text.strip().splitlines()[-4:])
+    """The lines that say why."""
+    lines = text.strip().splitlines()
+    return " / ".join([line for line in lines if _WHY.search(line)][-3:] or lines[-3:])
 
 
 def main(arguments: Sequence[str]) -> int:
