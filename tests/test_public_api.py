@@ -53,7 +53,7 @@ def test_type_checkers_see_the_same_names() -> None:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert nemofit._HOMES == seen
+    assert seen == nemofit._HOMES
 
 
 def test_unknown_name_is_an_attribute_error() -> None:

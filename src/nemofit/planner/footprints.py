@@ -163,13 +163,12 @@ def footprints(
     if kept is None:
         if prepare is not None:
             prepare("working out the catalog for these settings, once")
-        kept = {}
-        for card in all_models():
-            made = _work_out(card, config, quants, imatrix)
-            if made is not None:
-                kept[card.id] = made
+        made = {card.id: _work_out(card, config, quants, imatrix) for card in all_models()}
+        known = {id: found for id, found in made.items() if found is not None}
+        text = json.dumps({"digest": digest, "models": known})
         if path is not None:
-            _write(path, json.dumps({"digest": digest, "models": kept}))
+            _write(path, text)
+        kept = json.loads(text)["models"]
     return {id: _from_json(entry) for id, entry in kept.items()}
 
 

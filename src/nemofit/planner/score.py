@@ -7,8 +7,8 @@ A plan has three merits, each between 0 and 1 and each half satisfied at a state
     context  C = n / (n + 8192)      n: tokens of context
 
 and its score is ``Q^a * S^b * C^c`` with the exponents of the preference. A product, not a sum: a
-plan that is hopeless in one merit is not saved by another. Every exponent is above zero, so the
-first plan is never dominated.
+plan that is hopeless in one merit is not saved by another. Every exponent is above zero, so no plan
+is first that another one matches in all three merits and beats in one.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ HALF_SPEED = 10.0
 """Tokens per second, about the pace of reading."""
 HALF_CONTEXT = 8192
 """Tokens."""
+SAME_SPEED = 0.98
+"""Speeds within 2 % of each other count as equal: no estimate tells them apart."""
 
 WEIGHTS: dict[str, tuple[float, float, float]] = {
     "balanced": (0.40, 0.40, 0.20),
@@ -60,7 +62,7 @@ def merit(loss: float | None, tokens_per_second: float, context: int, prefer: st
 
 
 def frontier(plans: Sequence[M]) -> list[M]:
-    """Drop every plan that another one matches in all three merits and beats in one.
+    """Drop every plan that another one matches in all three merits.
 
     Of plans that are equal in all three the first stays.
     """
@@ -82,10 +84,10 @@ def ranked(plans: Iterable[M], prefer: str) -> list[M]:
     return sorted(plans, key=lambda plan: score(plan, prefer), reverse=True)
 
 
-def _merits(plan: Merits) -> tuple[float, float, int]:
+def _merits(plan: Merits) -> tuple[float, int, float]:
     loss = HALF_LOSS if plan.loss is None else plan.loss
-    return (-loss, plan.tokens_per_second, plan.context)
+    return (-loss, plan.context, plan.tokens_per_second)
 
 
-def _covers(one: tuple[float, float, int], other: tuple[float, float, int]) -> bool:
-    return all(a >= b for a, b in zip(one, other, strict=True))
+def _covers(one: tuple[float, int, float], other: tuple[float, int, float]) -> bool:
+    return one[0] >= other[0] and one[1] >= other[1] and one[2] >= other[2] * SAME_SPEED

@@ -26,6 +26,8 @@ from .sources import Source, source_of
 _CACHE_TYPES = ("f16", "q8_0", "q4_0")
 """Pairs of equal types that every CUDA build has attention kernels for; others need a build with
 GGML_CUDA_FA_ALL_QUANTS (llama.cpp, ggml/src/ggml-cuda/CMakeLists.txt)."""
+_WIDE = ("F32", "BF16")
+"""As good as F16 to a planner and seldom published; tried only where a person asks for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,8 @@ class Search:
         return [name for name in file_types() if self._can_be_made(name)]
 
     def _can_be_made(self, quant: str) -> bool:
+        if quant in _WIDE:
+            return False
         imatrix = source_of(self.model, quant, self.goal.imatrix).imatrix
         if self.sizer.quality(quant, imatrix, "f16", "f16").loss is None:
             return False

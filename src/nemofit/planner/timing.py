@@ -55,10 +55,11 @@ class UnitWork:
         """
         parts: dict[int, dict[_Key, float]] = defaultdict(lambda: defaultdict(float))
         for device, first, end in _runs(units[: self.blocks]):
-            _add(parts[device], self._blocks, first, end)
+            at_home = ("visits", "cache_linked") if device == HOST else ("visits",)
+            _add(parts[device], self._blocks, first, end, at_home)
             moved = min(max(cpu_moe_layers, first), end)
-            _add(parts[device], self._experts, moved, end)
-            _add(parts[HOST], self._experts, first, moved)
+            _add(parts[device], self._experts, moved, end, at_home)
+            _add(parts[HOST], self._experts, first, moved, at_home if device == HOST else ())
         for device, flat in ((units[-1], self._output), (HOST, self._host)):
             for key, value in flat.items():
                 parts[device][key] += value
@@ -77,7 +78,7 @@ def _unit(name: str, blocks: int) -> int:
     """A device number that stands for a block, for its experts, or for the output."""
     found = _BLOCK.match(name)
     if found is None:
-        return blocks if is_output(name) else HOST
+        return blocks if is_output(name) else 0 if name.startswith("rope_") else HOST
     il = int(found[1])
     return blocks + 1 + il if "_exps." in name else il
 
@@ -119,9 +120,12 @@ def _prefix(works: Sequence[Work | None]) -> _Sums:
     return {key: tuple(accumulate((flat.get(key, 0) for flat in flats), initial=0)) for key in keys}
 
 
-def _add(into: dict[_Key, float], sums: _Sums, first: int, end: int) -> None:
+def _add(
+    into: dict[_Key, float], sums: _Sums, first: int, end: int, without: Sequence[str]
+) -> None:
+    """Add a run of blocks, without what only counts where block and experts or cache are apart."""
     for key, values in sums.items():
-        if values[end] != values[first]:
+        if values[end] != values[first] and key[0] not in without:
             into[key] += values[end] - values[first]
 
 

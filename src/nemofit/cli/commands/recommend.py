@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from nemofit.machine.records import Machine
 from nemofit.planner.goal import Goal
@@ -72,7 +72,7 @@ def _view(report: RecommendReport, limit: int | None) -> Iterable[Block]:
     what = "All models" if across else best.model.name
     yield Line(f"{what} on {views.machine_line(report.machine)}", "strong")
     yield Line()
-    yield _table(report.plans[:shown], across)
+    yield _table(report, shown)
     hidden = len(report.plans) - shown
     if hidden > 0:
         yield Line(f"{hidden} more: --limit {len(report.plans)}", "quiet")
@@ -83,41 +83,48 @@ def _view(report: RecommendReport, limit: int | None) -> Iterable[Block]:
     yield from views.ending(best)
 
 
-def _table(plans: Sequence[RankedPlan], across: bool) -> Table:
-    first = Column("Model") if across else Column("Quant")
-    second = [Column("Quant")] if across else []
-    columns = [
-        Column("#", right=True, rank=5),
-        first,
-        *second,
-        Column("Context", right=True),
-        Column("KV", rank=2),
-        Column("GPU layers", right=True, rank=4),
-        Column("GPU GiB", right=True),
-        Column("RAM GiB", right=True, rank=3),
-        Column("Loss", rank=1),
-        Column("tokens/s", right=True),
-        Column("Score", right=True, rank=6),
-        Column("Verdict", rank=1),
-    ]
-    tones: list[Tone] = ["strong", *(["plain"] * (len(plans) - 1))]  # type: ignore[list-item]
-    return Table(columns, [_row(plan, across) for plan in plans], tones)
+def _table(report: RecommendReport, shown: int) -> Table:
+    across, gpus = report.scope == "catalog", bool(report.machine.gpus)
+    columns = {
+        "#": Column("#", right=True, rank=5),
+        "model": Column("Model"),
+        "quant": Column("Quant"),
+        "context": Column("Context", right=True),
+        "kv": Column("KV", rank=2),
+        "layers": Column("GPU layers", right=True, rank=4),
+        "gpu": Column("GPU GiB", right=True),
+        "ram": Column("RAM GiB", right=True, rank=3 if gpus else 0),
+        "loss": Column("Loss", rank=1),
+        "speed": Column("tokens/s", right=True),
+        "score": Column("Score", right=True, rank=6),
+        "verdict": Column("Verdict", rank=2 if across else 1),
+    }
+    unwanted = {"layers", "gpu"} if not gpus else set()
+    unwanted |= set() if across else {"model"}
+    keys = [key for key in columns if key not in unwanted]
+    rows = [_row(plan) for plan in report.plans[:shown]]
+    tones: list[Tone] = ["strong"]
+    return Table(
+        [columns[key] for key in keys],
+        [[row[key] for key in keys] for row in rows],
+        tones + ["plain"] * (len(rows) - 1),
+    )
 
 
-def _row(plan: RankedPlan, across: bool) -> list[str]:
+def _row(plan: RankedPlan) -> dict[str, str]:
     config = plan.config
     gpu = sum(device.total_bytes for device in plan.memory.gpus)
-    names = [plan.model.id, plan.quant.id] if across else [plan.quant.id]
-    return [
-        str(plan.rank),
-        *names,
-        views.tokens(config.context),
-        views.kv_text(config.kv_type_k, config.kv_type_v),
-        str(config.gpu_layers),
-        f"{gpu / (1 << 30):.1f}",
-        f"{plan.memory.host.total_bytes / (1 << 30):.1f}",
-        plan.quality.grade or "?",
-        views.speed_text(plan.speed),
-        f"{plan.score:.2f}",
-        plan.verdict_words,
-    ]
+    return {
+        "#": str(plan.rank),
+        "model": plan.model.id,
+        "quant": plan.quant.id,
+        "context": views.tokens(config.context),
+        "kv": views.kv_text(config.kv_type_k, config.kv_type_v),
+        "layers": str(config.gpu_layers),
+        "gpu": f"{gpu / (1 << 30):.1f}",
+        "ram": f"{plan.memory.host.total_bytes / (1 << 30):.1f}",
+        "loss": plan.quality.grade or "?",
+        "speed": views.speed_text(plan.speed),
+        "score": f"{plan.score:.2f}",
+        "verdict": plan.verdict_words,
+    }

@@ -1,0 +1,121 @@
+"""Every ``--json`` document is valid against the schema that ``nemofit schema`` prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jsonschema
+import pytest
+from command_lines import NO_CARD, TWO_CARDS, Say
+
+import nemofit
+from nemofit.cli.schemas import REPORTS
+
+COMMANDS = {
+    "recommend model": ("recommend", "-m", "nemotron", "-c", "8k", "--machine", TWO_CARDS),
+    "recommend cpu": ("recommend", "-m", "llama-3.2-1b", "-c", "4096", "--machine", NO_CARD),
+    "plan": ("plan", "nemotron", "-q", "Q4_K_M", "--machine", TWO_CARDS),
+    "plan explained": (
+        "plan",
+        "qwen3-30b-a3b",
+        "--explain",
+        "--machine",
+        "1x RTX 3060, 64 GiB RAM",
+    ),
+    "plan that does not fit": ("plan", "nemotron", "-q", "Q8_0", "--machine", NO_CARD),
+    "plan without RAM": ("plan", "llama-3.2-1b", "-q", "Q8_0", "--machine", "1x RTX 3090"),
+    "check": ("check", "llama-3.2-1b", "-c", "4096", "--machine", TWO_CARDS),
+    "check that fails": ("check", "nemotron", "-q", "Q8_0", "-c", "8k", "--machine", NO_CARD),
+    "check here": ("check", "tinyllama-1.1b", "-q", "Q2_K", "-c", "512"),
+    "probe": ("probe",),
+    "probe described": ("probe", "--machine", TWO_CARDS),
+    "list-models": ("list", "models"),
+    "list-quants": ("list", "quants"),
+    "list-gpus": ("list", "gpus"),
+    "list-engines": ("list", "engines"),
+    "schema": ("schema",),
+    "error": ("plan", "no-such-model"),
+}
+
+
+def validate(document: dict[str, Any], say: Say) -> str:
+    """Check a document against the schema of its own name; returns that name."""
+    name = document["schema"].split("/")[1]
+    schema = say("schema", name).json
+    jsonschema.Draft202012Validator.check_schema(schema)
+    jsonschema.validate(document, schema)
+    return str(name)
+
+
+@pytest.mark.parametrize("args", COMMANDS.values(), ids=COMMANDS)
+def test_output_follows_its_schema(args: tuple[str, ...], say: Say) -> None:
+    """One JSON document on stdout, nothing else; its envelope names schema and version."""
+    said = say(*args, "--json")
+    document = said.json
+    assert list(document)[:2] == ["schema", "nemofit"]
+    assert nemofit.__version__ == document["nemofit"]
+    assert validate(document, say).startswith(document["schema"].split("/")[1])
+
+
+def test_every_schema_is_covered_here() -> None:
+    """A report without a real document in these tests would be an unproven promise."""
+    assert set(REPORTS) == {name.split()[0] for name in COMMANDS}
+
+
+def test_unknown_values_say_why(say: Say) -> None:
+    """Null with a note beside it, never zero: host memory that the description leaves out."""
+    host = say(*COMMANDS["plan without RAM"], "--json").json["memory"]["host"]
+    assert host["budget_bytes"] is None
+    assert "not known" in host["budget_bytes_note"]
+
+
+def test_the_published_example_holds(say: Say) -> None:
+    """The fields that scripts rely on, by their names in the documentation."""
+    plan = say(*COMMANDS["plan"], "--json").json
+    assert plan["schema"] == "nemofit/plan/1"
+    assert plan["model"]["id"] == "nemotron-70b"
+    assert plan["model"]["architecture"] == "llama"
+    assert plan["model"]["parameters"] == 70553706560
+    assert plan["quant"]["id"] == "Q4_K_M"
+    assert plan["quant"]["bits_per_weight"] == pytest.approx(4.82, abs=0.005)
+    assert plan["engine"] == "llama.cpp"
+    expected = {
+        "context": 8192,
+        "ubatch": 512,
+        "flash_attention": True,
+        "kv_type_k": "f16",
+        "kv_type_v": "f16",
+        "parallel": 1,
+        "gpu_layers": 81,
+        "cpu_moe_layers": 0,
+        "kv_offload": True,
+    }
+    assert expected == {name: plan["config"][name] for name in expected}
+    assert len(plan["config"]["tensor_split"]) == 2
+    assert len(plan["memory"]["gpus"]) == 2
+    for device in (*plan["memory"]["gpus"], plan["memory"]["host"]):
+        kinds = ("weights_bytes", "kv_bytes", "compute_bytes", "overhead_bytes")
+        assert device["total_bytes"] == sum(device[kind] for kind in kinds)
+        assert device["total_bytes"] <= device["budget_bytes"]
+    assert plan["memory"]["file_bytes"] == 42520398752  # as published
+    speed = plan["speed"]["decode_tokens_per_second"]
+    assert 0 < speed["low"] <= speed["likely"] <= speed["high"]
+    assert plan["verdict"] == "fits"
+    assert plan["command"].startswith("llama-server -hf ")
+
+
+def test_the_same_words_in_both_forms(say: Say) -> None:
+    """Verdict and command of the document stand in the text as they are; the command is last."""
+    args = COMMANDS["plan"]
+    document, text = say(*args, "--json").json, say(*args).out
+    assert document["verdict_words"] in text.splitlines()
+    assert document["command"] == text.splitlines()[-1]
+
+
+def test_a_probed_machine_can_be_asked_about_elsewhere(say: Say, tmp_path: Any) -> None:
+    """``probe --json`` of a description, read back, gives the same plans."""
+    path = tmp_path / "machine.json"
+    path.write_text(say("probe", "--json", "--machine", TWO_CARDS).out)
+    args = ("recommend", "-m", "llama-3.1-8b", "-c", "8k", "--json", "--machine")
+    described, read = say(*args, TWO_CARDS).json, say(*args, str(path)).json
+    assert described["plans"] == read["plans"]
