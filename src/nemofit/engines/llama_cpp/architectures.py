@@ -6,7 +6,7 @@ knows an architecture by name. Source of every row: src/models/<architecture>.cp
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,20 +19,20 @@ class Architecture:
         plain_norm: Norms have no weights.
         activation: Of the dense feed-forward: silu, gelu, relu, relu_sqr, swiglu (one fused
             projection split in two).
+        clamps_fused: Limits of the gated activation are part of its operation.
         embedding_scale: The embedding is multiplied by a constant; None: where the metadata names
             one.
-        positions: Numbers per token's position: "one", "four", or "sections" (four where the metadata
-            names sections of the rotation).
         qk_norm: Norms of q and k, where the tensors are there, come "before" the rotation,
             "after" it, on the "flat" projection; "plain_after": norms without weights after the
             rotation.
         rope_factors: The rotation uses the frequency factors that a file may have.
         positions_per_token: Numbers that say where a token is: 4 with a rotation in several
             dimensions.
-        rope: Which layers rotate: "all", "none", or "window" (only those with a window, where
-            there are any).
-        rope_factors: Which layers rotate with frequency factors, where there are any: "all" or
-            "full" (those without a window).
+        positions_by_sections: It is 4 where the metadata names sections of the rotation.
+        rope: Which layers rotate: "all", "none", "window" (only those with a window, where there
+            are any), "window_or_leading" (and the leading blocks without experts), "finetuned" (all
+            unless the metadata denies that the model was tuned with a rotation).
+        window_factors: Layers with a window rotate with the factors too.
         no_rope_step: Every n-th layer does not rotate; 0: none of them.
         temperature: The query is multiplied by a temperature input: "unrotated" in layers that do
             not rotate, "metadata" where the metadata names a scale.
@@ -45,7 +45,6 @@ class Architecture:
         skip_first: The skipped path is the left side of the sum behind the mixer.
         post_norm_pinned: The norm behind the feed-forward belongs to its layer's device.
         rows_at_end: Rows without logits are dropped after the last block instead of inside it.
-        rows_after_norm: They are dropped behind the last norm, whose whole result is an output too.
         rows_behind_norm: They are dropped behind the last norm, whose whole result is an output.
         keeps_hidden: The last block's result is an output of the graph.
         window_period: Every n-th layer is a full one, the others see a sliding window; 0: all
@@ -61,6 +60,8 @@ class Architecture:
         tied: Without an output matrix the embedding serves as one.
         output_first: The output matrix is loaded before the embedding: where one serves as both,
             the host then holds it twice.
+        next_loads: What of the next-token blocks is loaded although they take no part, as a regular
+            expression on tensor names.
         logits: Operations at the output product: "", "scale", "cap" behind it, "scale_first" before
             it; a scale or cap that the metadata sets to zero is left out.
         gating: Of the experts' router, where the metadata names none: softmax, sigmoid,
@@ -77,13 +78,14 @@ class Architecture:
     norm: str = "rms"
     plain_norm: bool = False
     activation: str = "silu"
+    clamps_fused: bool = False
     embedding_scale: bool | None = None
-    positions: str = "one"
     qk_norm: str = "before"
     rope: str = "all"
     rope_factors: bool = True
     positions_per_token: int = 1
-    rope_factors: str = "all"
+    positions_by_sections: bool = False
+    window_factors: bool = True
     no_rope_step: int = 0
     temperature: str = ""
     query_scale: bool = False
@@ -94,7 +96,6 @@ class Architecture:
     post_norm_pinned: bool = False
     rows_at_end: bool = False
     rows_behind_norm: bool = False
-    rows_after_norm: bool = False
     keeps_hidden: bool = False
     window_period: int | None = None
     window_dense_first: bool = False
@@ -106,6 +107,7 @@ class Architecture:
     own_caches: int = 0
     tied: bool = True
     output_first: bool = False
+    next_loads: str = ""
     logits: str = ""
     gating: str = "softmax"
     normalize_experts: bool | None = None
@@ -119,6 +121,18 @@ _PLAIN = Architecture()
 _MOE = Architecture(normalize_experts=True)
 _GEMMA = Architecture(embedding_scale=True, query_scale=True, activation="gelu")
 _ROUTED_BY_KEYS = Architecture(gating="sigmoid")
+_NEMOTRON_H = Architecture(
+    graph="hybrid", rope="none", activation="relu_sqr", gating="sigmoid", rows_behind_norm=True
+)
+_DELTA_NET = Architecture(graph="hybrid", normalize_experts=True, rows_behind_norm=True)
+_SHORT_CONVOLUTION = Architecture(
+    graph="hybrid",
+    rope_factors=False,
+    skip_first=True,
+    residual_first=True,
+    normalize_experts=True,
+)
+_LATENT = Architecture(graph="latent", rope_factors=False, temperature="metadata")
 
 ROWS: dict[str, Architecture] = {
     "llama": _MOE,
@@ -178,13 +192,15 @@ ROWS: dict[str, Architecture] = {
     "starcoder2": Architecture(norm="layer", activation="gelu"),
     "nemotron": Architecture(norm="layer", activation="relu_sqr"),
     "stablelm": Architecture(norm="layer"),
-    "granite": Architecture(logits="scale", normalize_experts=True),
-    "granitemoe": Architecture(logits="scale", normalize_experts=True),
+    "granite": Architecture(rope="finetuned", logits="scale", normalize_experts=True),
+    "granitemoe": Architecture(rope="finetuned", logits="scale", normalize_experts=True),
     "minicpm": Architecture(
         embedding_scale=True, residual_scale=True, logits="scale", normalize_experts=True
     ),
-    "glm4": Architecture(activation="swiglu", post_norm_pinned=True),
-    "glm4moe": _ROUTED_BY_KEYS,
+    "glm4": Architecture(
+        activation="swiglu", post_norm_pinned=True, positions_by_sections=True
+    ),
+    "glm4moe": Architecture(gating="sigmoid", positions_by_sections=True),
     "dots1": _ROUTED_BY_KEYS,
     "bailingmoe2": _ROUTED_BY_KEYS,
     "minimax-m2": Architecture(qk_norm="flat", gating="sigmoid", normalize_experts=True),
@@ -198,5 +214,67 @@ ROWS: dict[str, Architecture] = {
         normalize_experts=False,
         rows_at_end=True,
         keeps_hidden=True,
+    ),
+    "nemotron_h": _NEMOTRON_H,
+    "nemotron_h_moe": _NEMOTRON_H,
+    "mamba": Architecture(graph="hybrid"),
+    "mamba2": Architecture(graph="hybrid"),
+    "falcon-h1": Architecture(graph="hybrid", rope_factors=False),
+    "qwen3next": _DELTA_NET,
+    "qwen35": replace(_DELTA_NET, positions_per_token=4),
+    "qwen35moe": replace(_DELTA_NET, positions_per_token=4),
+    "granitehybrid": Architecture(
+        graph="hybrid", rope="finetuned", logits="scale", normalize_experts=True
+    ),
+    "jamba": Architecture(
+        graph="hybrid",
+        rope="none",
+        skip_first=True,
+        residual_first=True,
+        normalize_experts=False,
+    ),
+    "lfm2": _SHORT_CONVOLUTION,
+    "lfm2moe": _SHORT_CONVOLUTION,
+    "olmo": Architecture(norm="layer", plain_norm=True),
+    "arcee": Architecture(activation="relu_sqr"),
+    "apertus": _PLAIN,
+    "deepseek": Architecture(normalize_experts=False),
+    "bailingmoe": _PLAIN,
+    "exaone-moe": Architecture(
+        rope="window", window_period=4, window_default=128, gating="sigmoid"
+    ),
+    "cohere2moe": Architecture(
+        norm="epsilon",
+        parallel="ffn_residual_attention",
+        rope="window_or_leading",
+        rows_behind_norm=True,
+        next_loads=r"nextn\.(embed_tokens|shared_head)",
+        window_period=4,
+        window_dense_first=True,
+        logits="scale",
+        gating="sigmoid",
+        shared_halved=True,
+    ),
+    "hunyuan_vl": Architecture(qk_norm="after", positions_by_sections=True),
+    "mimo2": Architecture(
+        rope_factors=False, window_period=0, gating="sigmoid", normalize_experts=True
+    ),
+    "step35": Architecture(
+        window_factors=False,
+        window_period=0,
+        gating="sigmoid",
+        rows_at_end=True,
+        keeps_hidden=True,
+        next_loads=r"attn_(q_norm|k_norm|gate)|ffn_(?!norm)|exp_probs_b|nextn\.(embed_tokens|shared_head)",
+    ),
+    "qwen2vl": Architecture(rope_factors=False, positions_per_token=4),
+    "qwen3vl": Architecture(rope_factors=False, positions_per_token=4),
+    "qwen3vlmoe": Architecture(
+        rope_factors=False, positions_per_token=4, normalize_experts=True
+    ),
+    "deepseek2": _LATENT,
+    "mistral4": _LATENT,
+    "minicpm3": Architecture(
+        graph="latent", embedding_scale=True, residual_scale=True, logits="scale_first"
     ),
 }

@@ -50,7 +50,9 @@ def cells(model: ModelSpec, config: RunConfig) -> Cells:
     window = window_width(model)
     if config.swa_full or not window:
         return Cells(full, full, streams)
-    seen = window * (config.parallel if config.kv_unified else 1) + micro_batch(config)
+    seen = window * (config.parallel if config.kv_unified else 1) + micro_batch(
+        config, is_causal(model)
+    )
     return Cells(full, pad(min(full, seen)), streams)
 
 
@@ -64,24 +66,40 @@ def window_width(model: ModelSpec) -> int:
     return model.integer("attention.sliding_window", row.window_default)
 
 
-def micro_batch(config: RunConfig) -> int:
-    """Tokens of a micro-batch: never more than the batch, nor than the context as it was asked."""
-    return min(config.ubatch, config.batch, config.context)
+def micro_batch(config: RunConfig, causal: bool = True) -> int:
+    """Tokens of a micro-batch: never more than the batch, nor than the context as it was asked.
+
+    Args:
+        causal: Without it only the padded context limits the micro-batch.
+    """
+    return min(config.ubatch, config.batch, config.context if causal else pad(config.context))
+
+
+def is_causal(model: ModelSpec) -> bool:
+    """Whether tokens see earlier ones only."""
+    row = row_of(model)
+    if row is not None and row.causal is not None:
+        return row.causal
+    return bool(model.metadata.get("attention.causal", True))
 
 
 @lru_cache(maxsize=64)
-def _pattern(architecture: str, window: int, pattern: object, layers: int) -> tuple[bool, ...]:
+def _pattern(
+    architecture: str, window: int, pattern: object, layers: int, loaded: int
+) -> tuple[bool, ...]:
     row = ROWS.get(architecture)
     if row is None or row.window_period is None or not window:
         return (False,) * layers
     if isinstance(pattern, tuple):
-        return tuple(bool(x) for x in pattern[:layers])
+        return tuple(bool(x) for x in (*pattern, *(False,) * layers)[:layers])
     period = int(pattern) if isinstance(pattern, int) and pattern else row.window_period
     if period == 0:
-        return (True,) * layers
-    if row.window_dense_first:
-        return tuple(i % period != 0 for i in range(layers))
-    return tuple(i % period < period - 1 for i in range(layers))
+        found = [True] * loaded
+    elif row.window_dense_first:
+        found = [i % period != 0 for i in range(loaded)]
+    else:
+        found = [i % period < period - 1 for i in range(loaded)]
+    return (*found, *(False,) * (layers - loaded))
 
 
 def window_layers(model: ModelSpec) -> tuple[bool, ...]:
@@ -91,7 +109,54 @@ def window_layers(model: ModelSpec) -> tuple[bool, ...]:
         window_width(model),
         model.metadata.get("attention.sliding_window_pattern"),
         model.integer("block_count"),
+        model.integer("block_count") - model.integer("nextn_predict_layers"),
     )
+
+
+def is_latent(model: ModelSpec) -> bool:
+    """Whether only a compressed K is cached, of which V is a part (MLA with absorption).
+
+    The matrix that expands it is then split in two; older files have it whole.
+    """
+    found: bool | None = model.memo.get("is_latent")
+    if found is None:
+        keys = ("attention.key_length_mla", "attention.value_length_mla")
+        found = model.memo["is_latent"] = all(model.integer(k) for k in keys) and not any(
+            t.name.endswith(".attn_kv_b.weight") for t in model.tensors
+        )
+    return found
+
+
+def kv_heads(model: ModelSpec) -> tuple[int, ...]:
+    """Key and value heads of each block."""
+    named = "attention.head_count_kv" in model.metadata
+    return model.per_layer("attention.head_count_kv" if named else "attention.head_count")
+
+
+def head_sizes(model: ModelSpec) -> tuple[tuple[int, int], ...]:
+    """Width of one key and of one value head of each block."""
+    found: tuple[tuple[int, int], ...] | None = model.memo.get("head_sizes")
+    if found is None:
+        heads = model.per_layer("attention.head_count")
+        default = model.integer("embedding_length") // heads[0] if heads and heads[0] else 0
+        k = model.integer("attention.key_length", default)
+        v = model.integer("attention.value_length", default)
+        window = (
+            model.integer("attention.key_length_swa", k),
+            model.integer("attention.value_length_swa", v),
+        )
+        found = tuple(window if w else (k, v) for w in window_layers(model))
+        model.memo["head_sizes"] = found
+    return found
+
+
+def cache_sources(model: ModelSpec) -> tuple[int, ...]:
+    """For each block, the block whose cache it reads: itself, unless caches are shared."""
+    n = model.integer("block_count")
+    row = row_of(model)
+    own = (row.own_caches if row else 0) or n - model.integer("attention.shared_kv_layers")
+    windows = window_layers(model)
+    return tuple(il if il < own else own - (2 if windows[il] else 1) for il in range(n))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,29 +169,44 @@ class LayerCache:
 
 
 def layer_caches(model: ModelSpec) -> tuple[LayerCache | None, ...]:
-    """The cache of each block; None where a block has none: no attention, or a next-token block."""
+    """The cache of each block; None where a block has none of its own.
+
+    No attention, a cache shared with another block, a next-token block, an encoder.
+    """
     n = model.integer("block_count")
+    row = row_of(model)
+    if row is not None and not row.cached:
+        return (None,) * n
     loaded = n - model.integer("nextn_predict_layers")
-    heads = model.per_layer("attention.head_count")
-    kv = model.per_layer("attention.head_count_kv") if "attention.head_count_kv" in model.metadata else heads
-    default = model.integer("embedding_length") // max(max(heads, default=1), 1)
-    head_k = model.integer("attention.key_length", default)
-    head_v = model.integer("attention.value_length", default)
+    heads = kv_heads(model)
     windows = window_layers(model)
+    sources = cache_sources(model)
+    sizes = head_sizes(model)
+    latent = is_latent(model)
     alone = [s is not None and s.alone for s in states(model)]
-    return tuple(
-        LayerCache(kv[i] * head_k, kv[i] * head_v, windows[i])
-        if kv[i] and i < loaded and not alone[i]
-        else None
-        for i in range(n)
-    )
+    out: list[LayerCache | None] = []
+    for il in range(n):
+        if not heads[il] or il >= loaded or sources[il] != il or alone[il]:
+            out.append(None)
+            continue
+        k, v = sizes[il]
+        out.append(LayerCache(heads[il] * k, 0 if latent else heads[il] * v, windows[il]))
+    return tuple(out)
+
+
+def widest_v(model: ModelSpec) -> int:
+    """Elements of the widest V row of any block, which transposed caches are padded to."""
+    if is_latent(model):
+        return 0
+    sizes = zip(kv_heads(model), head_sizes(model), strict=True)
+    return max((heads * v for heads, (_, v) in sizes), default=0)
 
 
 def layer_bytes(model: ModelSpec, config: RunConfig) -> list[int]:
     """Bytes of each block's cache over all streams, and of its recurrent state."""
     c = cells(model, config)
     caches = layer_caches(model)
-    widest = max((x.v_width for x in caches if x), default=0)
+    widest = widest_v(model)
     out = state_bytes(model, config)
     for il, x in enumerate(caches):
         if x is None:

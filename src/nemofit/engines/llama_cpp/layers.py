@@ -12,14 +12,17 @@ from collections.abc import Hashable, Sequence
 
 from nemofit.catalog.model import ModelSpec
 
-from .kv_cache import window_layers
+from .kv_cache import cache_sources, row_of, window_layers
 
 BLOCK = re.compile(r"blk\.(\d+)\.(.*)")
 _KEEP_SINGLE = 4  # blocks kept of a run of equal ones
 _KEEP_GROUPS = 3  # groups kept of a run of equal groups
 _LONGEST_GROUP = 16
 _SHORT_ENOUGH = 12
-_PER_LAYER = ("attention.head_count", "attention.head_count_kv", "feed_forward_length")
+_PER_LAYER = (
+    "attention.head_count", "attention.head_count_kv", "feed_forward_length", "expert_used_count",
+    "swiglu_clamp_exp", "swiglu_clamp_shexp",
+)  # fmt: skip
 
 
 def loaded_blocks(model: ModelSpec) -> int:
@@ -46,16 +49,27 @@ def kinds(model: ModelSpec) -> tuple[int, ...]:
     if found is None:
         ids: dict[Hashable, int] = {}
         windows = window_layers(model)
-        per_layer = [
-            model.per_layer(k) for k in _PER_LAYER if isinstance(model.metadata.get(k), tuple)
-        ]
+        sources = cache_sources(model)
+        deepstack = model.integer("n_deepstack_layers")
+        row = row_of(model)
+        sparse = row.sparse_blocks if row else 0
+        lists = (model.metadata.get(k) for k in _PER_LAYER)
+        per_layer = [values for values in lists if isinstance(values, tuple)]
         out = []
         for il, indices in enumerate(block_tensors(model)[: loaded_blocks(model)]):
             skip = len(f"blk.{il}.")
             tensors = tuple(
                 (model.tensors[i].name[skip:], model.tensors[i].shape) for i in indices
             )
-            kind = (tensors, windows[il], tuple(v[il] for v in per_layer if il < len(v)))
+            kind = (
+                tensors,
+                windows[il],
+                tuple(v[il] for v in per_layer if il < len(v)),
+                sources[il] if sources.count(sources[il]) > 1 else None,
+                il != sources[il],
+                il < deepstack,
+                il < sparse,
+            )
             out.append(ids.setdefault(kind, len(ids)))
         found = model.memo["kinds"] = tuple(out)
     return found

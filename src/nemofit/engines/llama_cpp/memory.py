@@ -21,6 +21,7 @@ from .placement import (
     HOST,
     WeightSizes,
     gpu_layers,
+    holds_copy,
     place,
     place_units,
     tensor_sizes,
@@ -174,8 +175,9 @@ class Frame:
             everywhere = self.model.tensors[i].name.startswith("rope_")
             for d in set(placed.units[:-1]) if everywhere else (device,):
                 out[d] += host[i] if d == HOST else gpu[i]
-        if placed.output_copy is not None and placed.units[-1] != HOST:
-            out[placed.units[-1]] += gpu[placed.output_copy]
+        last = placed.units[-1]
+        if placed.output_copy is not None and holds_copy(self.model, last):
+            out[last] += (host if last == HOST else gpu)[placed.output_copy]
         return out
 
 

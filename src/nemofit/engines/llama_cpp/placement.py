@@ -18,11 +18,14 @@ from nemofit.errors import UsageError
 
 from .config import RunConfig
 from .graph.backends import BACKENDS, row_padding
+from .kv_cache import row_of
 from .layers import BLOCK, block_tensors, loaded_blocks
 
 HOST = -1
 _EXPERTS = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps"  # common/arg.cpp: -cmoe, -ncmoe
 _EXPERT_TENSOR = re.compile(_EXPERTS)
+# llama-arch.cpp: tensors outside the blocks that lie with the first one
+_FIRST_BLOCK = ("token_embd_norm", "per_layer_model_proj", "per_layer_proj_norm")
 _HOST_ALIGNMENT = 32  # ggml-impl.h: TENSOR_ALIGNMENT
 
 
@@ -96,25 +99,41 @@ def place(model: ModelSpec, config: RunConfig, split: Sequence[float]) -> Placem
         device: int | None = HOST
         if m is not None:
             il = int(m.group(1))
-            device = units[il] if il < loaded_blocks(model) else None
+            device = units[il] if is_loaded(model, il, t.name) else None
             if il < config.cpu_moe_layers and device is not None and _EXPERT_TENSOR.search(t.name):
                 device = HOST
         elif is_output(t.name):
             device = units[-1]
             has_output = has_output or t.name == "output.weight"
-        elif t.name.startswith("rope_"):
+        elif t.name.startswith(("rope_", *_FIRST_BLOCK)):
             device = units[0]
         elif t.name == "token_embd.weight":
             embedding = i
         if device is not None:
             device = next((d for p, d in rules if _hits(p, t.name)), device)
         device_of.append(device)
-    return Placement(units, tuple(device_of), None if has_output else embedding)
+    row = row_of(model)
+    tied = not has_output and (row is None or row.tied)
+    return Placement(units, tuple(device_of), embedding if tied else None)
 
 
 def is_output(name: str) -> bool:
     """Whether a tensor outside the blocks belongs to the output layer."""
-    return name.startswith(("output", "cls"))
+    return name.startswith(("output", "cls", "dense_", "altup_"))
+
+
+def holds_copy(model: ModelSpec, device: int) -> bool:
+    """Whether an output layer there has its own copy of an embedding that serves as both."""
+    row = row_of(model)
+    return device != HOST or (row is not None and row.output_first)
+
+
+def is_loaded(model: ModelSpec, il: int, name: str) -> bool:
+    """Whether a block's tensor is loaded; of next-token blocks hardly any is."""
+    if il < loaded_blocks(model):
+        return True
+    row = row_of(model)
+    return row is not None and bool(row.next_loads) and _hits(row.next_loads, name)
 
 
 def checked(rules: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
@@ -193,45 +212,44 @@ def _weight_sizes(model: ModelSpec, types: Sequence[str], backend: str) -> Weigh
     gpu, host = tensor_sizes(model, types, backend)
     sums: list[list[int]] = [[], [], [], []]
     for il, indices in enumerate(block_tensors(model)):
-        used = indices if il < loaded_blocks(model) else ()
+        used = [i for i in indices if is_loaded(model, il, model.tensors[i].name)]
         experts = [i for i in used if _EXPERT_TENSOR.search(model.tensors[i].name)]
         sums[0].append(sum(gpu[i] for i in used))
         sums[1].append(sum(host[i] for i in used))
         sums[2].append(sum(gpu[i] for i in experts))
         sums[3].append(sum(host[i] for i in experts))
     output_gpu = output_host = input_host = rope_gpu = rope_host = 0
-    copy = 0
+    row = row_of(model)
+    tied = (row is None or row.tied) and not any(t.name == "output.weight" for t in model.tensors)
     for i, t in enumerate(model.tensors):
         if BLOCK.match(t.name):
             continue
         if is_output(t.name):
             output_gpu += gpu[i]
             output_host += host[i]
-            if t.name == "output.weight":
-                copy = -1
         elif t.name.startswith("rope_"):
             rope_gpu += gpu[i]
             rope_host += host[i]
+        elif t.name.startswith(_FIRST_BLOCK):
+            sums[0][0] += gpu[i]
+            sums[1][0] += host[i]
         else:
             input_host += host[i]
-            if t.name == "token_embd.weight" and copy == 0:
-                copy = gpu[i]
+            if t.name == "token_embd.weight" and tied:
+                output_gpu += gpu[i]
+                output_host += host[i] if holds_copy(model, HOST) else 0
     on_gpu, on_host, experts_gpu, experts_host = (tuple(accumulate(s, initial=0)) for s in sums)
     return WeightSizes(
         gpu=on_gpu,
         host=on_host,
         experts_gpu=experts_gpu,
         experts_host=experts_host,
-        output_gpu=output_gpu + (0 if _has_output(model) else max(copy, 0)),
+        output_gpu=output_gpu,
         output_host=output_host,
         input_host=input_host,
         rope_gpu=rope_gpu,
         rope_host=rope_host,
     )
-
-
-def _has_output(model: ModelSpec) -> bool:
-    return any(t.name == "output.weight" for t in model.tensors)
 
 
 def _aligned(n: int, to: int) -> int:

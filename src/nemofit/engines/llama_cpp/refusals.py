@@ -11,6 +11,7 @@ from nemofit.catalog.model import ModelSpec
 from nemofit.errors import UsageError
 
 from .config import RunConfig
+from .kv_cache import is_latent
 
 
 def check(model: ModelSpec, config: RunConfig) -> None:
@@ -20,7 +21,7 @@ def check(model: ModelSpec, config: RunConfig) -> None:
         UsageError: With the engine's reason and what to change.
     """
     k, v = config.kv_type_k, config.kv_type_v
-    if "attention.key_length_mla" in model.metadata:
+    if is_latent(model):
         if k != v:
             raise UsageError(
                 f"{model.id} does not support different K ({k}) and V ({v}) cache types:"

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from nemofit.engines.llama_cpp.kv_cache import head_sizes
+
 from . import ops
 from .context import Context
 from .ops import T
@@ -20,8 +22,9 @@ class CacheLayout:
 
     Attributes:
         cells: Per stream.
-        k_heads, v_heads: One head's width, -1 where layers differ, 0 where there is no V.
-        v_widest: The widest V row of any layer, which transposed caches are padded to.
+        k_head, v_head: One head's width, -1 where layers differ, 0 where there is no V.
+        v_widest: The widest V row of any layer, which transposed caches are padded to; 0 where K
+            alone is cached.
     """
 
     cells: int
@@ -67,13 +70,17 @@ class Attention:
         cache_of: int | None = None,
         soft_cap: bool = False,
         kq_bias: T | None = None,
+        v_mla: T | None = None,
     ) -> T:
         """Store k and v, attend, and project the result.
+
+        Without a V cache of its own, the first ``v.ne[0]`` elements of every cached K are its V.
 
         Args:
             store_order: In which order q, k and v enter the graph.
             cache_of: The layer whose cache is read, where layers share one.
             soft_cap: Scores pass through tanh when they are computed apart.
+            v_mla: Expands a compressed V behind the weighted sum.
         """
         ctx = self.ctx
         if self.k_rot is not None:
@@ -89,13 +96,19 @@ class Attention:
         cache_k, cache_v = caches(ctx, self.layout, source, (k, v))
         if k is not None:
             ctx.g.expand(self._store_k(cache_k, k))
-        if v is not None:
-            assert cache_v is not None
+        if v is not None and cache_v is not None:
             ctx.g.expand(self._store_v(cache_v, v))
         heads_k = cache_k.ne[0] // self.head_k(source)
         read_k = self._read_k(cache_k, self.head_k(source), heads_k)
-        read_v = self._read_v(cache_v, source, heads_k)
-        out = attend(ctx, q, read_k, read_v, self.mask, sinks=sinks, soft_cap=soft_cap, bias=kq_bias)
+        if cache_v is None:
+            assert v is not None
+            read_v = ops.view(read_k, (v.ne[0], *read_k.ne[1:]), read_k.nb[1:])
+        else:
+            read_v = self._read_v(cache_v, source, heads_k)
+        out = attend(
+            ctx, q, read_k, read_v, self.mask,
+            sinks=sinks, soft_cap=soft_cap, bias=kq_bias, v_mla=v_mla,
+        )  # fmt: skip
         if self.v_rot is not None:
             out = rotate(out, self.v_rot)
         if output is None:
@@ -106,7 +119,7 @@ class Attention:
         return ctx.linear(weight, out, ctx.b(il, output))
 
     def head_k(self, il: int) -> int:
-        return self.layout.k_head if self.layout.k_head > 0 else head_sizes(self.ctx, il)[0]
+        return self.layout.k_head if self.layout.k_head > 0 else head_sizes(self.ctx.model)[il][0]
 
     def _store_k(self, cache: T, k: T) -> T:
         width = k.ne[0] * k.ne[1]
@@ -139,9 +152,8 @@ class Attention:
             cache, (head, heads, cells, streams), (ops.row_size(cache.type, head), row, row * cells)
         )
 
-    def _read_v(self, cache: T | None, il: int, heads: int) -> T:
-        assert cache is not None
-        head = head_sizes(self.ctx, il)[1]
+    def _read_v(self, cache: T, il: int, heads: int) -> T:
+        head = head_sizes(self.ctx.model)[il][1]
         cells, streams, width, t = cache.ne[1], cache.ne[2], cache.ne[0], cache.type
         if self.ctx.shape.flash:
             row = ops.row_size(t, width)
@@ -153,19 +165,6 @@ class Attention:
             (cells, heads, head, streams),
             (ops.row_size(t, cells * head), ops.row_size(t, cells), ops.row_size(t, cells * width)),
         )
-
-
-def head_sizes(ctx: Context, il: int) -> tuple[int, int]:
-    """Width of one key and one value head of a layer."""
-    m = ctx.model
-    heads = m.per_layer("attention.head_count")[il] or m.integer("attention.head_count")
-    default = ctx.n_embd // heads if heads else 0
-    if is_window_layer(m, il) and "attention.key_length_swa" in m.metadata:
-        return m.integer("attention.key_length_swa"), m.integer("attention.value_length_swa")
-    return (
-        m.integer("attention.key_length", default) or default,
-        m.integer("attention.value_length", default) or default,
-    )
 
 
 def rotate(x: T, rot: T) -> T:
@@ -237,10 +236,3 @@ def attend(
             ctx.g.pin(out, ctx.shape.cpu)
     ctx.g.expand(out)
     return out
-
-
-def is_window_layer(model: object, il: int) -> bool:
-    """Whether a layer attends to a sliding window only."""
-    from nemofit.engines.llama_cpp.kv_cache import window_layers
-
-    return window_layers(model)[il]  # type: ignore[arg-type]

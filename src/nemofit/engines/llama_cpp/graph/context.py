@@ -30,6 +30,7 @@ class GraphShape:
         layers: The block indices to build; a run of equal blocks may be shortened.
         device_of: Backend index of each block, and of the output as the last entry.
         cpu: Backend index of the CPU.
+        states: Cells of a recurrent cache: one per sequence that the engine is set up for.
         embeddings: The result is the pooled embedding instead of logits.
     """
 
@@ -47,6 +48,7 @@ class GraphShape:
     layers: tuple[int, ...]
     device_of: tuple[int, ...]
     cpu: int
+    states: int = 1
     embeddings: bool = False
 
 
@@ -134,16 +136,22 @@ class Context:
 
     # inputs --------------------------------------------------------------------------------
 
-    def input_embedding(self, pad_to: int = 0) -> T:
-        """Token ids looked up in the embedding; the input for raw embeddings stays unused."""
+    def input_embedding(self) -> T:
+        """Token ids looked up in the embedding; the input for raw embeddings stays unused.
+
+        Raw embeddings may bring more rows, which are added behind the first blocks.
+        """
         tokens = ops.input_("I32", self.n_tokens)
         table = self.root("token_embd")
         assert table is not None
         looked_up = ops.get_rows(table, tokens)
-        if pad_to:
-            looked_up = ops.pad(looked_up, pad_to - self.n_embd)
+        wide = self.n_embd * (1 + self.model.integer("n_deepstack_layers"))
+        if wide > self.n_embd:
+            looked_up = ops.pad(looked_up, wide - self.n_embd)
         self.g.expand(looked_up)
-        self.g.expand(ops.input_("F32", pad_to or self.n_embd, self.n_tokens))
+        self.g.expand(ops.input_("F32", wide, self.n_tokens))
+        if wide > self.n_embd:
+            return ops.view(looked_up, (self.n_embd, self.n_tokens), looked_up.nb[1:2])
         return looked_up
 
     def input_positions(self, per_token: int = 1) -> T:
@@ -211,7 +219,8 @@ class Context:
         """A dense feed-forward; gated where the block has a gate.
 
         Args:
-            activation: silu, gelu, relu, relu_sqr; ``swiglu`` splits one fused projection.
+            activation: silu, gelu, relu, relu_sqr; ``swiglu`` splits one fused projection,
+                ``silu_clamped`` limits both sides of the gate.
             suffix: ``_shexp`` for the shared expert.
         """
         up, gate = self.w(il, f"ffn_up{suffix}"), self.w(il, f"ffn_gate{suffix}")
@@ -223,6 +232,8 @@ class Context:
         gated = gate is not None and parallel_gate
         if activation in ("swiglu", "geglu"):
             z = ops.glu(z)
+        elif activation == "silu_clamped" and gated:
+            z = _clamped_glu(z, y)
         elif activation == "relu_sqr":
             z = ops.like("SQR", ops.unary(z))
             if gated:
@@ -332,7 +343,12 @@ class Context:
         bias = self.b(il, "ffn_gate_exps")
         if bias is not None:
             gate = ops.add_id(gate, bias, chosen)
-        return ops.glu(gate, up)
+        return _clamped_glu(gate, up) if activation == "silu_clamped" else ops.glu(gate, up)
+
+
+def _clamped_glu(gate: T, up: T) -> T:
+    up = ops.clamp(up)
+    return ops.mul(ops.clamp(ops.unary(gate)), up)
 
 
 def _mask_groups(selection: T, n_expert: int, groups: tuple[int, int], n: int) -> T:

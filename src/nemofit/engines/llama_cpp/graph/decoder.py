@@ -6,11 +6,20 @@ experts, shared experts, no attention at all) is read off its tensors, the rest 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from nemofit.engines.llama_cpp.architectures import Architecture
-from nemofit.engines.llama_cpp.kv_cache import window_layers
+from nemofit.engines.llama_cpp.kv_cache import (
+    head_sizes,
+    is_latent,
+    kv_heads,
+    layer_caches,
+    widest_v,
+    window_layers,
+)
 
 from . import ops
-from .attention import Attention, CacheLayout, head_sizes
+from .attention import Attention, CacheLayout
 from .context import Context
 from .feed_forward import feed_forward
 from .ops import T
@@ -24,21 +33,20 @@ class Decoder:
         self.ctx = ctx
         self.row = row
         self.heads = m.per_layer("attention.head_count")
-        self.kv_heads = (
-            m.per_layer("attention.head_count_kv")
-            if "attention.head_count_kv" in m.metadata
-            else self.heads
-        )
+        self.kv_heads = kv_heads(m)
         self.windows = window_layers(m)
+        self.sizes = head_sizes(m)
         self.scales_residual = row.residual_scale or (
             row.residual_scale is None and m.number("residual_scale") != 0
         )
-        x = ctx.input_embedding()
+        x = self.embedding = ctx.input_embedding()
         if row.embedding_scale or (row.embedding_scale is None and m.number("embedding_scale")):
             x = ops.scale(x)
         ctx.g.expand(x)
         self.x = x
-        self.pos = ctx.input_positions()
+        by_sections = row.positions_by_sections and "rope.dimension_sections" in m.metadata
+        self.pos = ctx.input_positions(4 if by_sections else row.positions_per_token)
+        self.deepstack = m.integer("n_deepstack_layers")
         tempered = row.temperature == "unrotated" or (
             row.temperature == "metadata" and m.number("attention.temperature_scale") != 0
         )
@@ -52,13 +60,13 @@ class Decoder:
         skip = self.x
         normed = self.attention_norm(il)
         a = self.attention(il, normed)
-        rows = last and not row.rows_at_end
+        rows = last and not (row.rows_at_end or row.rows_behind_norm)
         if rows:
             a, skip = ops.get_rows(a, self.out_ids), ops.get_rows(skip, self.out_ids)
         if row.parallel or self._reads_attention_norm(il):
             normed = ops.get_rows(normed, self.out_ids) if rows else normed
         if row.parallel:
-            self.x = _parallel_sum(row.parallel, a, ctx.feed_forward(il, normed, row.activation), skip)
+            self.x = _parallel_sum(row.parallel, a, feed_forward(ctx, row, il, normed), skip)
             return
         if not self._has_feed_forward(il):
             return
@@ -67,8 +75,10 @@ class Decoder:
             a = ctx.norm(a, post_attention, il=il, kind=row.norm)
         if self.scales_residual:
             a = ops.scale(a)
-        residual = ops.add(a, skip) if self.heads[il] > 0 else a
-        if pre_norm is not None:
+        if self.mixes(il):
+            a = ops.add(skip, a) if row.skip_first else ops.add(a, skip)
+        residual = a
+        if pre_norm is not None or row.plain_norm:
             h = ctx.norm(residual, pre_norm, ctx.b(il, "ffn_norm"), il=il, kind=row.norm)
         else:
             h = residual if post is not None else normed
@@ -78,6 +88,9 @@ class Decoder:
         if self.scales_residual:
             y = ops.scale(y)
         self.x = ops.add(residual, y) if row.residual_first else ops.add(y, residual)
+        if il < self.deepstack:
+            more = ops.view(self.embedding, self.embedding.ne[:2], self.embedding.nb[1:2])
+            self.x = ops.add(self.x, more)
 
     def _norms(self, il: int) -> tuple[T | None, T | None, T | None]:
         """The feed-forward's norm, the attention's post-norm and the feed-forward's own.
@@ -93,16 +106,22 @@ class Decoder:
         return pre, after, post
 
     def _reads_attention_norm(self, il: int) -> bool:
-        return self._norms(il) == (None, None, None)
+        return not self.row.plain_norm and self._norms(il) == (None, None, None)
 
     def _has_feed_forward(self, il: int) -> bool:
         ctx = self.ctx
         return ctx.w(il, "ffn_up") is not None or ctx.w(il, "ffn_gate_inp") is not None
 
+    def mixes(self, il: int) -> bool:
+        """Whether a block does anything across tokens."""
+        return self.heads[il] > 0
+
     def attention_norm(self, il: int) -> T:
         ctx = self.ctx
         weight = ctx.w(il, "attn_norm")
-        if weight is None or self.heads[il] == 0:
+        if self.row.plain_norm:
+            return ctx.norm(self.x, None, kind=self.row.norm)
+        if weight is None or not self.mixes(il):
             return self.x
         return ctx.norm(self.x, weight, ctx.b(il, "attn_norm"), il=il, kind=self.row.norm)
 
@@ -112,7 +131,16 @@ class Decoder:
             return False
         if row.rope == "window":
             return self.windows[il] or self.window is None
+        if row.rope == "window_or_leading":
+            return self.windows[il] or il < self.ctx.model.integer("leading_dense_block_count")
+        if row.rope == "finetuned":
+            return bool(self.ctx.model.metadata.get("rope.scaling.finetuned", True))
         return row.rope == "all"
+
+    def rope_factors(self, il: int) -> T | None:
+        row = self.row
+        factored = row.rope_factors and (row.window_factors or not self.windows[il])
+        return self.ctx.rope_factors(il) if factored else None
 
     def attention(self, il: int, h: T) -> T:
         """Attention over the cache; a plain product where a block has no keys."""
@@ -124,13 +152,13 @@ class Decoder:
         second = ctx.w(il, "attn_norm_2")
         if second is not None:
             h = ctx.norm(self.x, second, ctx.b(il, "attn_norm_2"), il=il, kind=row.norm)
-        head_k, head_v = head_sizes(ctx, il)
+        head_k, head_v = self.sizes[il]
         p = ctx.qkv(il, h, self.heads[il], self.kv_heads[il], head_k, head_v, flat=self._flat(il))
         q, k = p.q, p.k
         if row.qk_norm in ("before", "flat"):
             q, k = self._norm_qk(il, q, k, head_k)
         if self.rotates(il):
-            factors = ctx.rope_factors(il)
+            factors = self.rope_factors(il)
             q, k = ops.rope(q, self.pos, factors), ops.rope(k, self.pos, factors)
             if row.qk_norm == "plain_after":
                 q, k = ops.rms_norm(q), ops.rms_norm(k)
@@ -142,8 +170,8 @@ class Decoder:
             q = ops.mul(q, self.temperature)
         if row.query_scale:
             q = ops.scale(q)
-        attend = self.window if self.windows[il] and self.window is not None else self.full
-        return attend(
+        gate = ctx.w(il, "attn_gate")
+        out = self.attend(il)(
             il,
             q,
             k,
@@ -151,6 +179,25 @@ class Decoder:
             sinks=ctx.w(il, "attn_sinks"),
             store_order="qvk" if self.window is None else "qkv",
             soft_cap=row.soft_cap,
+            output="attn_output" if gate is None else None,
+        )
+        if gate is not None:
+            out = self._gate_heads(il, out, ops.unary(ops.mul_mat(gate, h)))
+        if ctx.model.number("attention.value_scale", 1.0) not in (0.0, 1.0):
+            out = ops.scale(out)
+        return out
+
+    def attend(self, il: int) -> Attention:
+        """The attention input of a block."""
+        return self.window if self.windows[il] and self.window is not None else self.full
+
+    def _gate_heads(self, il: int, x: T, gates: T) -> T:
+        """One factor per head on the attention's result, then the output projection."""
+        heads, n = self.heads[il], self.ctx.n_tokens
+        x = ops.reshape(x, x.ne[0] // heads, heads, n)
+        x = ops.mul(x, ops.reshape(gates, 1, heads, n))
+        return ops.mul_mat(
+            self.ctx.must(il, "attn_output"), ops.reshape(x, x.ne[0] * heads, n)
         )
 
     def _flat(self, il: int) -> bool:
@@ -178,15 +225,34 @@ class Decoder:
         if row.rows_at_end:
             x = ops.get_rows(x, self.out_ids)
         x = ctx.norm(x, ctx.root("output_norm"), ctx.weights.get("output_norm.bias"), kind=row.norm)
+        if row.rows_behind_norm:
+            x.is_output = True
+            x = ops.get_rows(x, self.out_ids)
         finish(ctx, row, x)
 
 
 def build(ctx: Context, row: Architecture) -> None:
     """Draw the whole graph into ``ctx.g``."""
-    d = Decoder(ctx, row)
-    for il in ctx.shape.layers:
-        d.block(il, il == ctx.shape.layers[-1])
+    draw(Decoder(ctx, resolve(ctx, row)))
+
+
+def draw(d: Decoder) -> None:
+    """Draw every block and what follows them."""
+    layers = d.ctx.shape.layers
+    for il in layers:
+        d.block(il, il == layers[-1])
     d.finish()
+
+
+def resolve(ctx: Context, row: Architecture) -> Architecture:
+    """The row with the kind of norm settled."""
+    if row.norm != "epsilon":
+        return row
+    m = ctx.model
+    rms = m.number("attention.layer_norm_rms_epsilon") or not m.number(
+        "attention.layer_norm_epsilon"
+    )
+    return replace(row, norm="rms" if rms else "layer")
 
 
 def finish(ctx: Context, row: Architecture, x: T) -> None:
@@ -194,6 +260,8 @@ def finish(ctx: Context, row: Architecture, x: T) -> None:
     x.is_output = True
     head = ctx.root("output") or ctx.root("token_embd.as_output")
     assert head is not None
+    if row.logits == "scale_first":
+        x = ops.scale(x)
     x = ctx.linear(head, x, ctx.weights.get("output.bias"))
     if row.logits == "scale" and ctx.model.number("logit_scale", 1.0):
         x = ops.scale(x)
@@ -214,24 +282,20 @@ def _parallel_sum(order: str, a: T, y: T, skip: T) -> T:
 def attention_inputs(ctx: Context) -> tuple[Attention, Attention | None]:
     """The attention inputs: one for full layers, and one for window layers where there are any."""
     m, s = ctx.model, ctx.shape
-    n = m.integer("block_count")
-    kv = (
-        m.per_layer("attention.head_count_kv")
-        if "attention.head_count_kv" in m.metadata
-        else m.per_layer("attention.head_count")
-    )
-    sizes = [head_sizes(ctx, il) for il in range(n)]
-    widest = max(k * size[1] for k, size in zip(kv, sizes, strict=True))
-    windows = window_layers(m)
+    windows, sizes = window_layers(m), head_sizes(m)
+    cached = [il for il, cache in enumerate(layer_caches(m)) if cache is not None]
+    latent = is_latent(m)
 
-    def layout(window: bool, cells: int) -> CacheLayout:
-        mine = [s for s, w in zip(sizes, windows, strict=True) if w == window]
-        return CacheLayout(cells, _common(a for a, _ in mine), _common(b for _, b in mine), widest)
+    def attention(window: bool, cells: int) -> Attention:
+        mine = [sizes[il] for il in cached if windows[il] == window]
+        k_head, v_head = _common(k for k, _ in mine), _common(v for _, v in mine)
+        layout = CacheLayout(cells, k_head, 0 if latent else v_head, widest_v(m))
+        return Attention(ctx, layout, with_v=not latent, rotate=not latent)
 
-    full = Attention(ctx, layout(False, s.cells))
+    full = attention(False, s.cells)
     if not any(windows):
         return full, None
-    return full, Attention(ctx, layout(True, s.window_cells))
+    return full, attention(True, s.window_cells)
 
 
 def _common(sizes: object) -> int:

@@ -9,21 +9,44 @@ from .context import Context
 from .ops import T
 
 # llama-hparams.h: llama_expert_gating_func_type
+_LEAST_LIMIT = 1e-6  # llama-graph.cpp: build_ffn, build_moe_ffn
 _GATING = {1: "softmax", 2: "sigmoid", 3: "softmax_weight", 4: "sqrt_softplus"}
 
 
 def feed_forward(ctx: Context, row: Architecture, il: int, h: T) -> T:
     """Draw one block's feed-forward on its normed input."""
     if ctx.w(il, "ffn_gate_inp") is None:
-        return ctx.feed_forward(il, h, row.activation)
-    routed = experts(ctx, row, il, h)
+        return dense(ctx, row, il, h)
+    routed = _latent_experts(ctx, row, il, h)
     if ctx.w(il, "ffn_up_shexp") is None:
         return routed
-    shared = ctx.feed_forward(il, h, row.activation, suffix="_shexp")
+    shared = dense(ctx, row, il, h, suffix="_shexp")
     gate = ctx.w(il, "ffn_gate_inp_shexp")
     if gate is not None:
         shared = _gate_shared(ctx, row, gate, h, shared)
-    return ops.add(routed, shared)
+    both = ops.add(routed, shared)
+    return ops.scale(both) if row.shared_halved else both
+
+
+def dense(ctx: Context, row: Architecture, il: int, h: T, *, suffix: str = "") -> T:
+    """A dense feed-forward, or the shared expert of a sparse one."""
+    return ctx.feed_forward(il, h, _activation(ctx, row, il, "shexp"), suffix=suffix)
+
+
+def _activation(ctx: Context, row: Architecture, il: int, which: str) -> str:
+    limits = ctx.model.metadata.get(f"swiglu_clamp_{which}", 0)
+    limit = limits[il] if isinstance(limits, tuple) else limits
+    clamped = row.activation == "silu" and float(limit) > _LEAST_LIMIT and not row.clamps_fused
+    return "silu_clamped" if clamped else row.activation
+
+
+def _latent_experts(ctx: Context, row: Architecture, il: int, h: T) -> T:
+    """The routed experts, between two projections where they work on shorter vectors."""
+    down, up = ctx.w(il, "ffn_latent_down"), ctx.w(il, "ffn_latent_up")
+    if down is None or up is None:
+        return experts(ctx, row, il, h)
+    logits = ops.mul_mat(ctx.must(il, "ffn_gate_inp"), h)
+    return ops.mul_mat(up, experts(ctx, row, il, ops.mul_mat(down, h), logits))
 
 
 def _gate_shared(ctx: Context, row: Architecture, gate: T, h: T, shared: T) -> T:
@@ -33,8 +56,10 @@ def _gate_shared(ctx: Context, row: Architecture, gate: T, h: T, shared: T) -> T
     return ops.mul(shared, ops.unary(scores))
 
 
-def experts(ctx: Context, row: Architecture, il: int, h: T) -> T:
-    """The routed experts of a block."""
+def experts(
+    ctx: Context, row: Architecture, il: int, h: T, logits: T | None = None
+) -> T:
+    """The routed experts of a block; the router reads what they read unless it has run."""
     m = ctx.model
     gating = _GATING.get(m.integer("expert_gating_func"), row.gating)
     normalize = row.normalize_experts
@@ -44,10 +69,11 @@ def experts(ctx: Context, row: Architecture, il: int, h: T) -> T:
         il,
         h,
         used=m.per_layer("expert_used_count")[il],
-        activation=row.activation,
+        activation=_activation(ctx, row, il, "exp"),
         gating=gating,
         normalize=normalize,
         scaled=m.number("expert_weights_scale") not in (0.0, 1.0),
         weight_first=row.weight_first,
         groups=(m.integer("expert_group_count"), m.integer("expert_group_used_count")),
+        logits=logits,
     )
