@@ -7,10 +7,14 @@ from collections.abc import Callable
 from nemofit.catalog.model import ModelSpec
 from nemofit.engines.llama_cpp.architectures import ROWS, Architecture
 
-from . import decoder
+from . import decoder, hybrid, latent
 from .context import Context
 
-BUILDERS: dict[str, Callable[[Context, Architecture], None]] = {"decoder": decoder.build}
+BUILDERS: dict[str, Callable[[Context, Architecture], None]] = {
+    "decoder": decoder.build,
+    "hybrid": hybrid.build,
+    "latent": latent.build,
+}
 
 
 def is_modelled(model: ModelSpec) -> bool:
