@@ -205,4 +205,5 @@ def graph_shape(model: ModelSpec, config: RunConfig, n_gpus: int) -> GraphShape:
         layers=(),
         device_of=(),
         cpu=n_gpus,
+        states=config.parallel,
     )
