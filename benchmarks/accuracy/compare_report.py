@@ -44,7 +44,9 @@ Differences are in percent of the engine's figure, or of 64 MiB where that is le
 def plain(outcome: Outcome, worst: int) -> str:
     """Worst rows first, then the summaries, as text."""
     parts = [
-        "\n".join(f"{_place(d)}\n    {_question(d.row)}" for d in _worst(outcome, worst)),
+        "\n".join(
+            f"{_place(d)}\n    {_question(d.row)}" for d in _worst(outcome.differences, worst)
+        ),
         _aligned(_summary(outcome.differences, lambda d: d.kind, _KINDS)),
         _aligned(_summary(outcome.differences, lambda d: f"{d.architecture} ({d.basis})")),
         _aligned(_summary(outcome.differences, lambda d: d.row.config.program)),
@@ -76,8 +78,11 @@ def markdown(outcome: Outcome, worst: int, options: argparse.Namespace) -> str:
         _table(_summary(outcome.differences, lambda d: f"`{d.row.config.program}`")),
         "## By architecture\n",
         _table(_summary(outcome.differences, lambda d: f"{d.architecture} ({d.basis})")),
-        "## The worst\n",
-        "\n".join(f"- {_place(d)}: `{_question(d.row)}`" for d in _worst(outcome, worst))
+        "## The worst of the computed\n",
+        "\n".join(
+            f"- {_place(d)}: `{_question(d.row)}`"
+            for d in _worst([d for d in outcome.differences if d.basis == "computed"], worst)
+        )
         or "Every number is exact.",
         f"\n{len(outcome.refused_by_engine)} more questions were refused by llama.cpp, "
         f"{len(outcome.refused_by_nemofit)} by nemofit.\n",
@@ -95,10 +100,10 @@ def _by_basis(outcome: Outcome) -> list[str]:
     return parts
 
 
-def _worst(outcome: Outcome, n: int) -> list[Difference]:
+def _worst(differences: Sequence[Difference], n: int) -> list[Difference]:
     """The worst number of each of the ``n`` worst rows."""
     by_row: dict[int, Difference] = {}
-    for d in outcome.differences:
+    for d in differences:
         if not d.is_exact and abs(d.percent) > abs(getattr(by_row.get(id(d.row)), "percent", 0)):
             by_row[id(d.row)] = d
     return sorted(by_row.values(), key=lambda d: -abs(d.percent))[:n]

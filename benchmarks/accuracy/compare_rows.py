@@ -13,6 +13,7 @@ from nemofit.catalog.filetypes import file_types, needs_imatrix
 from nemofit.catalog.model import ModelSpec
 from nemofit.catalog.models import find_model
 from nemofit.engines.llama_cpp.config import RunConfig
+from nemofit.errors import UsageError
 from nemofit.units import GIB, MIB
 
 from .engine import Engine
@@ -155,15 +156,18 @@ def draw(rng: random.Random, names: Sequence[str], program: str) -> Row:
 
 def _draw_quant(rng: random.Random, model: ModelSpec) -> tuple[str, bool]:
     quant = rng.choice(tuple(file_types()))
-    return quant, needs_imatrix(model, quant) or rng.random() < 0.3
+    try:
+        return quant, needs_imatrix(model, quant) or rng.random() < 0.3
+    except UsageError:  # no such file can be made of this model
+        return _draw_quant(rng, model)
 
 
 def _draw_cut(rng: random.Random, name: str, model: ModelSpec) -> tuple[str, ModelSpec]:
-    for layers in rng.sample(range(2, 9), 7):
+    for layers in rng.sample(range(4, 9), 5):
         smaller = cut(model, layers)
         if smaller.parameters * 5 / 8 < _LOADED_MOST:
             return f"{name}@{layers}", smaller
-    return f"{name}@2", cut(model, 2)
+    return f"{name}@4", cut(model, 4)  # fewer would leave a hybrid without attention
 
 
 def _on(value: bool) -> str:
