@@ -15,14 +15,13 @@ from .graph.backends import BACKENDS
 from .graph.context import Context, GraphShape, Weights
 from .graph.models import builder_of
 from .graph.scheduler import Scheduler
-from .kv_cache import cells, micro_batch
+from .kv_cache import cells, is_causal, micro_batch, pools
 from .layers import block_tensors, kinds, shorten
 from .placement import HOST, Placement
 
 OUTPUT_COPY = "token_embd.as_output.weight"
 _COPIES = 4  # GGML_SCHED_MAX_COPIES
 _PINNED_BELOW = 32  # llama-context.cpp: graph_get_cb, tokens
-_PIPELINED = ("cuda", "rocm", "rpc", "vulkan")  # backends with events and asynchronous compute
 
 
 def copies(config: RunConfig, n_gpus: int, full: bool) -> int:
@@ -37,14 +36,14 @@ def copies(config: RunConfig, n_gpus: int, full: bool) -> int:
         and config.kv_offload
         and not config.override_tensors
         and not config.cpu_moe_layers
-        and config.backend in _PIPELINED
+        and BACKENDS[config.backend].pipelines
     )
     return _COPIES if on else 1
 
 
-def outputs(config: RunConfig, tokens: int) -> int:
-    """Rows of logits in the graph: one per sequence for a server, every token for a benchmark."""
-    if config.program == "llama-server":
+def outputs(model: ModelSpec, config: RunConfig, tokens: int) -> int:
+    """Rows of results in the graph: one per sequence for a chat server, else every token."""
+    if config.program == "llama-server" and not pools(model, config):
         return min(tokens, config.parallel)
     return min(tokens, config.batch)
 
@@ -133,7 +132,8 @@ class ComputeBuffers:
         )
         ctx = Context(self.model, shape, _weights(self.model, self.types, placed, n))
         self.build(ctx)
-        scheduler = Scheduler([self.backend] * n + [BACKENDS["cpu"]], n_copies, self.offloaded)
+        backends = [self.backend] * n + [self.backend.host() if n else BACKENDS["cpu"]]
+        scheduler = Scheduler(backends, n_copies, self.offloaded)
         return scheduler.peaks(ctx.g, self.keeps_pins)
 
 
@@ -187,8 +187,8 @@ def _weights(
 def graph_shape(model: ModelSpec, config: RunConfig, n_gpus: int) -> GraphShape:
     """What the engine reserves its graph for; blocks, devices and pins are left out."""
     c = cells(model, config)
-    tokens = micro_batch(config)
-    n_outputs = outputs(config, tokens)
+    tokens = micro_batch(config, is_causal(model))
+    n_outputs = outputs(model, config, tokens)
     tokens = -(-tokens // config.parallel) * config.parallel
     return GraphShape(
         tokens=tokens,
@@ -206,4 +206,5 @@ def graph_shape(model: ModelSpec, config: RunConfig, n_gpus: int) -> GraphShape:
         device_of=(),
         cpu=n_gpus,
         states=config.parallel,
+        embeddings=pools(model, config),
     )

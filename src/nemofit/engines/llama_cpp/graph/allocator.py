@@ -15,7 +15,7 @@ _MAX_CHUNKS = 16  # GGML_VBUFFER_MAX_CHUNKS
 
 
 class Arena:
-    """Free blocks of one backend's buffers, best fit first, the open last block only if nothing fits.
+    """Free blocks of one backend's buffers: best fit, the open last block only if nothing fits.
 
     Addresses count on over the chunks that a backend splits its buffer into: a chunk's number times
     ``_CHUNK``, plus the offset in it.
@@ -55,7 +55,7 @@ class Arena:
         return c * _CHUNK + offset
 
     def _fit(self, size: int) -> tuple[int, int]:
-        """Chunk and index of the smallest block that is large enough; the last chunk with one wins."""
+        """Chunk and index of the smallest block that fits; the last chunk with one wins."""
         found, at = -1, -1
         for c, free in enumerate(self.free):
             best_size = _ENDLESS
@@ -66,7 +66,7 @@ class Arena:
         return found, at
 
     def _extend(self, size: int) -> tuple[int, int]:
-        """Chunk and index of the open block that wastes or grows least; a new chunk if none has room."""
+        """Chunk and index of the open block that grows or wastes least; a new chunk if need be."""
         found, best = -1, -_ENDLESS
         for c, free in enumerate(self.free):
             if free and free[-1][1] >= size:
@@ -167,12 +167,12 @@ class GraphAllocator:
                 ):
                     t.placed, t.offset = s.placed, s.offset
                     s.own = False
-                    self._trim(t, s, backend)
+                    self._trim(t, s)
                     return
         t.placed = backend
         t.offset = self.arenas[backend].take(self.size_of(backend, t))
 
-    def _trim(self, t: T, parent: T, backend: int) -> None:
+    def _trim(self, t: T, parent: T) -> None:
         """Give back what the reused parent had beyond the new tensor's need."""
         arena = self.arenas[parent.placed]
         had = self.size_of(parent.placed, parent)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from .allocator import Arena, GraphAllocator
 from .backends import Backend
+from .fusion import Split
 from .ops import VIEW_OPS, Graph, T
 
 
@@ -43,7 +44,7 @@ class Scheduler:
         uses = Counter(id(s) for t in graph.nodes for s in t.src)
         self._assign(graph)
         self._split(graph)
-        nodes, leaves = self._schedule(graph, uses)
+        nodes, leaves = self._schedule(graph, uses, measured=not pins)
         allocator = GraphAllocator(
             [Arena(b.alignment, b.chunk) for b in self.backends],
             lambda i, t: self.backends[i].alloc_size(t),
@@ -51,10 +52,9 @@ class Scheduler:
         return allocator.reserve(nodes, leaves)
 
     def _current(self, t: T) -> int:
-        if t.home is not None:
-            return t.home
-        if t.root is not None and t.root.home is not None:
-            return t.root.home
+        """Backend by where a tensor or the weight it reads lies, -1 where nothing says."""
+        if t.home is not None or (t.root is not None and t.root.home is not None):
+            return self._runner(t, t)
         if t.is_input:
             return self.cpu
         if t.op in ("ROPE", "FLASH_ATTN_EXT"):
@@ -62,11 +62,16 @@ class Scheduler:
         for s in t.src:
             if s.home is not None and s.is_weight:
                 if s.home == self.cpu and self.op_offload:
-                    for i in range(self.cpu):
-                        if self.backends[i].offloads(t):
+                    for i, b in enumerate(self.backends[: self.cpu]):
+                        if b.supports(t) and b.offloads(t):
                             return i
-                return s.home
+                return self._runner(s, t)
         return -1
+
+    def _runner(self, held: T, t: T) -> int:
+        """The backend in whose buffer a tensor is held, -1 where it cannot run an operation."""
+        home = held.root.home if held.root is not None else held.home
+        return home if home is not None and self.backends[home].supports(t) else -1
 
     def _assign(self, graph: Graph) -> None:
         for t in graph.leaves:
@@ -164,7 +169,7 @@ class Scheduler:
         return c
 
     def _schedule(
-        self, graph: Graph, uses: Mapping[int, int]
+        self, graph: Graph, uses: Mapping[int, int], *, measured: bool
     ) -> tuple[list[tuple[T, int]], list[tuple[T, int]]]:
         nodes: list[tuple[T, int]] = []
         leaves: list[tuple[T, int]] = []
@@ -172,11 +177,16 @@ class Scheduler:
             for t in graph.leaves:
                 if t.is_input:
                     t.is_output = True
-                    leaves.append((t, t.backend))
-                    for _ in range(self.copies - 1):
-                        leaves.append((self._copy_of(t), t.backend))
+                    others = [self._copy_of(t) for _ in range(self.copies - 1)]
+                    leaves.extend((c, t.backend) for c in (t, *others))
         for backend, begin, end, inputs in self.splits:
-            order, keep = self.backends[backend].arrange(graph.nodes[begin:end], uses)
+            split = Split(
+                graph.nodes[begin:end],
+                uses,
+                graph.nodes[end] if end < len(graph.nodes) else None,
+                measured,
+            )
+            order, keep = self.backends[backend].arrange(split)
             for s in inputs:
                 held = T("NONE", s.type, s.ne, (s,), s.nb, s.root or s)
                 nodes.append((held, s.backend))

@@ -1,18 +1,18 @@
-"""Vulkan's order of work: nodes that do not wait for one another move next to each other.
+"""What Vulkan changes: nodes that do not wait for one another move next to each other.
 
 What lives at the same time changes with the order, and with it the compute buffer. Fused patterns
 stay whole, and fused routers keep what they read alive until their result is there.
 
-Source: ggml_vk_graph_optimize of ggml-vulkan.cpp, patterns of ggml-vulkan-types.h, llama.cpp 0c1e570.
+Sources: ggml-vulkan.cpp (ggml_vk_graph_optimize, supports_op), patterns of ggml-vulkan-types.h,
+llama.cpp 0c1e570.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from .ops import T, type_size
-
-Kept = dict[int, list[T]]
+from .fusion import Kept, Split, has_plain_elements, is_contiguous_from
+from .ops import T, nbytes, type_size
 
 _EMPTY = frozenset(("NONE", "RESHAPE", "TRANSPOSE", "VIEW", "PERMUTE"))
 _WINDOW = 20  # nodes that are looked at together
@@ -52,17 +52,55 @@ _PAIRS = frozenset(
 )
 
 
-def vulkan(nodes: Sequence[T], uses: Mapping[int, int]) -> tuple[list[T], Kept]:
-    """Order the nodes of one split as the Vulkan backend does.
+# maxStorageBufferRange of current drivers, bytes
+_LARGEST = (1 << 32) - 1
 
-    Args:
-        uses: How often each node of the whole graph is read, by id.
 
-    Returns:
-        The nodes in their new order, and what must outlive its last reader, by the id of the node
-        that it waits for.
-    """
-    order = _Order(nodes, uses)
+def supports(t: T) -> bool:
+    """Whether Vulkan can run an operation; what it cannot goes to the CPU."""
+    if nbytes(t) > _LARGEST or any(nbytes(s) > _LARGEST for s in t.src):
+        return False
+    if t.op in ("MUL_MAT", "MUL_MAT_ID"):
+        return _multiplies(t)
+    if t.op == "FLASH_ATTN_EXT":
+        k, v = t.src[1:3]
+        return k.ne[0] % 8 == 0 and v.ne[0] % 8 == 0 and (k.type == "BF16") == (v.type == "BF16")
+    if t.op in ("SCALE", "SOFT_MAX", "ARGSORT"):
+        return is_contiguous_from(t.src[0], 0)
+    if t.op in ("ROPE", "SUM_ROWS"):
+        return has_plain_elements(t.src[0])
+    if t.op == "SSM_SCAN":
+        state, a = t.src[0], t.src[3]
+        return a.nb[1] == 4 and state.ne[0] in (128, 256) and state.ne[1] % 16 == 0
+    if t.op == "GATED_DELTA_NET":
+        return t.src[2].ne[0] in (16, 32, 64, 128)
+    return True
+
+
+def _multiplies(t: T) -> bool:
+    a, b = t.src[:2]
+    if (t.src[2] if t.op == "MUL_MAT_ID" else a).ne[3] != b.ne[3]:
+        return False
+    if not _is_matrix(a) and a.type not in ("F32", "F16", "BF16"):
+        return False
+    if not _is_matrix(b) and b.type not in ("F32", "F16"):
+        return False
+    return (a.type, b.type) != ("BF16", "F16") and (b.type != "BF16" or a.type == "BF16")
+
+
+def _is_matrix(t: T) -> bool:
+    """Rows lie behind one another, and so do the outer dimensions (ggml_vk_dim01_contiguous)."""
+    block, size = type_size(t.type)
+    return (
+        t.nb[0] == size
+        and t.nb[1] == size * t.ne[0] // block
+        and (t.ne[3] == 1 or t.nb[3] == t.nb[2] * t.ne[2])
+    )
+
+
+def arrange(split: Split) -> tuple[list[T], Kept]:
+    """Order the nodes of one split as the Vulkan backend does."""
+    order = _Order(split)
     while order.first < order.n:
         if not order.keep_pattern():
             order.gather()
@@ -70,9 +108,10 @@ def vulkan(nodes: Sequence[T], uses: Mapping[int, int]) -> tuple[list[T], Kept]:
 
 
 class _Order:
-    def __init__(self, nodes: Sequence[T], uses: Mapping[int, int]) -> None:
+    def __init__(self, split: Split) -> None:
+        nodes = split.nodes
         self.nodes = nodes
-        self.uses = uses
+        self.uses = split.uses
         self.n = len(nodes)
         self.ops = [t.op for t in nodes]
         self.empty = [t.op in _EMPTY for t in nodes]
@@ -272,20 +311,7 @@ def _is_gated(gate: T, product: T, other: T) -> bool:
     """An activation times a tensor, as one kernel (ggml_vk_can_fuse_unary_mul)."""
     if gate.type not in ("F32", "F16") or not gate.type == product.type == other.type:
         return False
-    if not _rows_follow(other) or not _rows_follow(gate.src[0]):
+    if not is_contiguous_from(other, 1) or not is_contiguous_from(gate.src[0], 1):
         return False
     small, large = (other, gate) if product.src[0] is gate else (gate, other)
     return all(b % a == 0 for a, b in zip(small.ne, large.ne, strict=True))
-
-
-def _rows_follow(t: T) -> bool:
-    """Contiguous but for the distance between rows (ggml_is_contiguous_1)."""
-    element = type_size(t.type)[1]
-    if t.ne[0] != 1 and t.nb[0] != element:
-        return False
-    step = t.ne[1] * t.nb[1]
-    for i in (2, 3):
-        if t.ne[i] != 1 and t.nb[i] != step:
-            return False
-        step *= t.ne[i]
-    return True
