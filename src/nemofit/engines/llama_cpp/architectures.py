@@ -46,6 +46,7 @@ class Architecture:
         post_norm_pinned: The norm behind the feed-forward belongs to its layer's device.
         rows_at_end: Rows without logits are dropped after the last block instead of inside it.
         rows_behind_norm: They are dropped behind the last norm, whose whole result is an output.
+        last_norm: The tensor of the last norm.
         keeps_hidden: The last block's result is an output of the graph.
         window_period: Every n-th layer is a full one, the others see a sliding window; 0: all
             layers do; None: there is no window whatever the metadata says.
@@ -53,6 +54,7 @@ class Architecture:
         window_default: Width of the window where the metadata names none.
         window_blocks: There is a window only in models of so many blocks; 0: in all.
         soft_cap: Attention scores pass through tanh.
+        single_sequence: Buffers are reserved for a micro-batch of one sequence too.
         cached: Keys and values are kept in a cache; False: every token sees its batch alone.
         causal: Tokens see earlier ones only; None: as the metadata says.
         own_caches: So many blocks have a cache of their own, the others read the last one of their
@@ -96,12 +98,14 @@ class Architecture:
     post_norm_pinned: bool = False
     rows_at_end: bool = False
     rows_behind_norm: bool = False
+    last_norm: str = "output_norm"
     keeps_hidden: bool = False
     window_period: int | None = None
     window_dense_first: bool = False
     window_default: int = 0
     window_blocks: int = 0
     soft_cap: bool = False
+    single_sequence: bool = False
     cached: bool = True
     causal: bool | None = None
     own_caches: int = 0
@@ -130,6 +134,8 @@ _SHORT_CONVOLUTION = Architecture(
     rope_factors=False,
     skip_first=True,
     residual_first=True,
+    last_norm="token_embd_norm",
+    window_period=0,
     normalize_experts=True,
 )
 _LATENT = Architecture(graph="latent", rope_factors=False, temperature="metadata")
@@ -235,6 +241,9 @@ ROWS: dict[str, Architecture] = {
     ),
     "lfm2": _SHORT_CONVOLUTION,
     "lfm2moe": _SHORT_CONVOLUTION,
+    "kimi-linear": Architecture(
+        graph="latent_hybrid", rope="none", single_sequence=True, normalize_experts=True
+    ),
     "olmo": Architecture(norm="layer", plain_norm=True),
     "arcee": Architecture(activation="relu_sqr"),
     "apertus": _PLAIN,

@@ -15,9 +15,10 @@ from .graph.backends import BACKENDS
 from .graph.context import Context, GraphShape, Weights
 from .graph.models import builder_of
 from .graph.scheduler import Scheduler
-from .kv_cache import cells, is_causal, micro_batch, pools
+from .kv_cache import cells, is_causal, micro_batch, pools, row_of
 from .layers import block_tensors, kinds, shorten
 from .placement import HOST, Placement
+from .recurrent_state import states
 
 OUTPUT_COPY = "token_embd.as_output.weight"
 _COPIES = 4  # GGML_SCHED_MAX_COPIES
@@ -79,9 +80,9 @@ class ComputeBuffers:
         self.build = builder_of(model)
         self.backend = BACKENDS[config.backend]
         self.offloaded = self.backend.offload and config.op_offload and n_gpus > 0
-        self.shape = graph_shape(model, config, n_gpus)
+        self.shapes = graph_shapes(model, config, n_gpus)
         self.keeps_pins = config.program != "llama-fit-params"
-        self.key = (self.shape, config.backend, n_gpus, self.offloaded, self.keeps_pins)
+        self.key = (self.shapes, config.backend, n_gpus, self.offloaded, self.keeps_pins)
         self.peaks: dict[Hashable, list[int]] = model.memo.setdefault(self.key, {})
 
     def bytes_for(
@@ -124,17 +125,20 @@ class ComputeBuffers:
         placed: Placement,
     ) -> list[int]:
         n = self.n_gpus
-        shape = replace(
-            self.shape,
-            layers=layers,
-            device_of=tuple(n if d == HOST else d for d in units),
-            pins=full or self.shape.tokens < _PINNED_BELOW,
-        )
-        ctx = Context(self.model, shape, _weights(self.model, self.types, placed, n))
-        self.build(ctx)
         backends = [self.backend] * n + [self.backend.host() if n else BACKENDS["cpu"]]
-        scheduler = Scheduler(backends, n_copies, self.offloaded)
-        return scheduler.peaks(ctx.g, self.keeps_pins)
+        found = []
+        for reserved in self.shapes:
+            shape = replace(
+                reserved,
+                layers=layers,
+                device_of=tuple(n if d == HOST else d for d in units),
+                pins=full or reserved.tokens < _PINNED_BELOW,
+            )
+            ctx = Context(self.model, shape, _weights(self.model, self.types, placed, n))
+            self.build(ctx)
+            scheduler = Scheduler(backends, n_copies, self.offloaded)
+            found.append(scheduler.peaks(ctx.g, self.keeps_pins))
+        return [max(sizes) for sizes in zip(*found, strict=True)]
 
 
 def _signature(
@@ -159,7 +163,11 @@ def _signature(
         host_types = tuple(types[i] for i in blocks[il]) if typed and on_host else None
         sequence.append((kind, units[il], apart, host_types))
     output_type = _output_type(model, types) if typed and units[-1] == HOST else ""
-    layers = tuple(range(len(sequence))) if whole else shorten(sequence, [x[:3] for x in sequence])
+    if whole:
+        layers = tuple(range(len(sequence)))
+    else:
+        alike = [x[:3] for x in sequence]
+        layers = shorten(sequence, alike, recurrent=any(states(model)))
     return layers, (tuple(sequence[il] for il in layers), units[-1], output_type)
 
 
@@ -184,14 +192,14 @@ def _weights(
     return Weights(names, home)
 
 
-def graph_shape(model: ModelSpec, config: RunConfig, n_gpus: int) -> GraphShape:
-    """What the engine reserves its graph for; blocks, devices and pins are left out."""
+def graph_shapes(model: ModelSpec, config: RunConfig, n_gpus: int) -> tuple[GraphShape, ...]:
+    """What the engine reserves its buffers for; blocks, devices and pins are left out."""
     c = cells(model, config)
     tokens = micro_batch(config, is_causal(model))
     n_outputs = outputs(model, config, tokens)
-    tokens = -(-tokens // config.parallel) * config.parallel
-    return GraphShape(
-        tokens=tokens,
+    whole = -(-tokens // config.parallel) * config.parallel
+    shape = GraphShape(
+        tokens=whole,
         sequences=config.parallel,
         outputs=n_outputs,
         streams=c.streams,
@@ -208,3 +216,9 @@ def graph_shape(model: ModelSpec, config: RunConfig, n_gpus: int) -> GraphShape:
         states=config.parallel,
         embeddings=pools(model, config),
     )
+    row = row_of(model)
+    if config.parallel == 1 or config.program == "llama-fit-params":
+        return (shape,)
+    if row is None or not row.single_sequence:
+        return (shape,)
+    return shape, replace(shape, tokens=tokens, sequences=1)

@@ -19,6 +19,12 @@ _KEEP_SINGLE = 4  # blocks kept of a run of equal ones
 _KEEP_GROUPS = 3  # groups kept of a run of equal groups
 _LONGEST_GROUP = 16
 _SHORT_ENOUGH = 12
+# With recurrent states the free space of a buffer takes longer to settle, and then changes from
+# block to block in turns of two or three.
+_KEEP_SINGLE_STATES = 8
+_KEEP_GROUPS_STATES = 4
+_SHORT_ENOUGH_STATES = 24
+_TURN = 6
 _PER_LAYER = (
     "attention.head_count", "attention.head_count_kv", "feed_forward_length", "expert_used_count",
     "swiglu_clamp_exp", "swiglu_clamp_shexp",
@@ -75,7 +81,9 @@ def kinds(model: ModelSpec) -> tuple[int, ...]:
     return found
 
 
-def shorten(signature: Sequence[Hashable], alike: Sequence[Hashable]) -> tuple[int, ...]:
+def shorten(
+    signature: Sequence[Hashable], alike: Sequence[Hashable], *, recurrent: bool = False
+) -> tuple[int, ...]:
     """Indices of the blocks that stand for all of them, in order.
 
     Args:
@@ -83,8 +91,16 @@ def shorten(signature: Sequence[Hashable], alike: Sequence[Hashable]) -> tuple[i
         alike: The same without the types of weights that are copied to a GPU. Such copies meet
             nothing but their own block, so of a run of alike blocks each signature needs to be
             there, not each order of them.
+        recurrent: There are blocks with a recurrent state.
     """
     kept = list(range(len(signature)))
+    if recurrent:
+        for period in range(1, _LONGEST_GROUP + 1):
+            keep = _KEEP_SINGLE_STATES if period == 1 else _KEEP_GROUPS_STATES
+            kept = _drop_repeats([signature[i] for i in kept], kept, period, keep, _TURN)
+            if len(kept) <= _SHORT_ENOUGH_STATES:
+                break
+        return tuple(kept)
     for period in range(1, _LONGEST_GROUP + 1):
         keep = _KEEP_SINGLE if period == 1 else _KEEP_GROUPS
         kept = _drop_repeats([signature[i] for i in kept], kept, period, keep)
@@ -114,7 +130,10 @@ def _drop_known(
     return out
 
 
-def _drop_repeats(sig: list[Hashable], kept: list[int], period: int, keep: int) -> list[int]:
+def _drop_repeats(
+    sig: list[Hashable], kept: list[int], period: int, keep: int, turn: int = 1
+) -> list[int]:
+    """Shorten runs of equal groups to ``keep`` groups, dropping multiples of ``turn``."""
     out: list[int] = []
     i, n = 0, len(sig)
     while i < n:
@@ -122,9 +141,10 @@ def _drop_repeats(sig: list[Hashable], kept: list[int], period: int, keep: int) 
         while end < n and sig[end] == sig[end - period]:
             end += 1
         groups = (end - i) // period
-        if groups > keep:
+        dropped = max(groups - keep, 0) // turn * turn
+        if dropped:
             tail = end - i - (groups - 1) * period
-            out += kept[i : i + (keep - 1) * period]
+            out += kept[i : i + (groups - dropped - 1) * period]
             out += kept[end - tail : end]
             i = end
         else:

@@ -94,6 +94,7 @@ def place(model: ModelSpec, config: RunConfig, split: Sequence[float]) -> Placem
     rules = tuple((p, _device(t, len(split))) for p, t in checked(config.override_tensors))
     device_of: list[int | None] = []
     embedding, has_output = None, False
+    last_norm = _last_norm(model)
     for i, t in enumerate(model.tensors):
         m = BLOCK.match(t.name)
         device: int | None = HOST
@@ -102,7 +103,7 @@ def place(model: ModelSpec, config: RunConfig, split: Sequence[float]) -> Placem
             device = units[il] if is_loaded(model, il, t.name) else None
             if il < config.cpu_moe_layers and device is not None and _EXPERT_TENSOR.search(t.name):
                 device = HOST
-        elif is_output(t.name):
+        elif is_output(t.name) or t.name.startswith(last_norm):
             device = units[-1]
             has_output = has_output or t.name == "output.weight"
         elif t.name.startswith(("rope_", *_FIRST_BLOCK)):
@@ -120,6 +121,12 @@ def place(model: ModelSpec, config: RunConfig, split: Sequence[float]) -> Placem
 def is_output(name: str) -> bool:
     """Whether a tensor outside the blocks belongs to the output layer."""
     return name.startswith(("output", "cls", "dense_", "altup_"))
+
+
+def _last_norm(model: ModelSpec) -> str:
+    """What the names of the last norm's tensors start with."""
+    row = row_of(model)
+    return row.last_norm if row is not None else "output_norm"
 
 
 def holds_copy(model: ModelSpec, device: int) -> bool:
@@ -219,12 +226,12 @@ def _weight_sizes(model: ModelSpec, types: Sequence[str], backend: str) -> Weigh
         sums[2].append(sum(gpu[i] for i in experts))
         sums[3].append(sum(host[i] for i in experts))
     output_gpu = output_host = input_host = rope_gpu = rope_host = 0
-    row = row_of(model)
+    row, last_norm = row_of(model), _last_norm(model)
     tied = (row is None or row.tied) and not any(t.name == "output.weight" for t in model.tensors)
     for i, t in enumerate(model.tensors):
         if BLOCK.match(t.name):
             continue
-        if is_output(t.name):
+        if is_output(t.name) or t.name.startswith(last_norm):
             output_gpu += gpu[i]
             output_host += host[i]
         elif t.name.startswith("rope_"):

@@ -224,7 +224,7 @@ class Decoder:
             x.is_output = True
         if row.rows_at_end:
             x = ops.get_rows(x, self.out_ids)
-        x = ctx.norm(x, ctx.root("output_norm"), ctx.weights.get("output_norm.bias"), kind=row.norm)
+        x = ctx.norm(x, ctx.root(row.last_norm), ctx.weights.get("output_norm.bias"), kind=row.norm)
         if row.rows_behind_norm:
             x.is_output = True
             x = ops.get_rows(x, self.out_ids)

@@ -1,6 +1,7 @@
 """The gated delta net: linear attention whose state is one matrix per head.
 
-Source: src/models/delta-net-base.cpp, qwen3next.cpp, qwen35.cpp, llama.cpp 0c1e570.
+Source: src/models/delta-net-base.cpp, qwen3next.cpp, qwen35.cpp, kimi-linear.cpp, kimi-k3.cpp,
+llama.cpp 0c1e570.
 """
 
 from __future__ import annotations
@@ -50,6 +51,67 @@ def gated_delta_net(ctx: Context, state: RecurrentState, il: int, x: T) -> T:
     out = ops.reshape(out, head * heads, tokens, sequences)
     out = ops.mul_mat(ctx.must(il, "ssm_out"), out)
     return ops.reshape(out, ctx.n_embd, ctx.n_tokens)
+
+
+def kimi_delta_attention(ctx: Context, state: RecurrentState, il: int, x: T) -> T:
+    """Kimi's delta attention on [width, tokens]: a decay of its own for every channel."""
+    m = ctx.model
+    head, heads = m.integer("kda.head_dim"), m.per_layer("attention.head_count")[0]
+    tokens, sequences, n = state.tokens, state.sequences, ctx.n_tokens
+    ctx.g.expand(x)
+    kept = state.read(state.convolution(il))
+    q, k, v = (_convolved(ctx, state, il, part, kept, x, (head, heads)) for part in "qkv")
+    gate = _channel_decay(ctx, il, x, (head, heads))
+    gate = ops.reshape(gate, head, heads, tokens, sequences)
+    beta = ops.mul_mat(ctx.must(il, "ssm_beta"), x)
+    beta = ops.unary(ops.reshape(beta, 1, heads, tokens, sequences))
+    matrix = own_state(state, il, head, heads)
+    out = ops.cont(attend(state, il, (unit(q), unit(k), v, gate, beta), matrix))
+    out = ctx.norm(ops.reshape(out, head, heads, n), ctx.w(il, "ssm_norm"), il=il)
+    full = ctx.w(il, "ssm_g")
+    if full is not None:
+        z = ops.mul_mat(full, x)
+    else:
+        z = ops.mul_mat(ctx.must(il, "ssm_g_a"), x)
+        z = ops.mul_mat(ctx.must(il, "ssm_g_b"), z)
+    out = ops.mul(out, ops.unary(ops.reshape(z, head, heads, n)))
+    return ops.mul_mat(ctx.must(il, "attn_output"), ops.cont(out, head * heads, n))
+
+
+def _convolved(
+    ctx: Context,
+    state: RecurrentState,
+    il: int,
+    part: str,
+    kept: T,
+    x: T,
+    heads: tuple[int, int],
+) -> T:
+    """One of q, k and v behind its own convolution; all three share a state."""
+    kernel = ctx.must(il, f"ssm_conv1d_{part}")
+    inner, sequences = heads[0] * heads[1], state.sequences
+    size = ops.row_size(kept.type, kernel.ne[0] - 1)
+    own = (kernel.ne[0] - 1, inner, sequences)
+    before = ops.view(kept, own, (size, kept.nb[1]))
+    new = state.by_sequence(ops.mul_mat(ctx.must(il, f"attn_{part}"), x))
+    joined = ops.concat(before, ops.transpose(new), 0)
+    to = ops.view(state.convolution(il), own, (size, kept.nb[1]))
+    ctx.g.expand(ops.cpy(ops.view(joined, own, joined.nb[1:3]), to))
+    y = ops.ssm_conv(joined, ops.reshape(kernel, kernel.ne[0], inner))
+    y = ops.unary(ops.reshape(y, inner, ctx.n_tokens))
+    return ops.reshape(y, *heads, state.tokens, sequences)
+
+
+def _channel_decay(ctx: Context, il: int, x: T, heads: tuple[int, int]) -> T:
+    bias, decay = ctx.b(il, "ssm_dt"), ctx.weights.get(f"blk.{il}.ssm_a")
+    assert bias is not None and decay is not None
+    decay = ops.reshape(decay, 1, heads[1], 1)
+    y = ops.mul_mat(ctx.must(il, "ssm_f_b"), ops.mul_mat(ctx.must(il, "ssm_f_a"), x))
+    y = ops.add(y, bias)
+    if "kda.gate_lower_bound" in ctx.model.metadata:
+        y = ops.mul(ops.reshape(y, *heads, ctx.n_tokens), decay)
+        return ops.scale(ops.unary(ops.scale(y)))
+    return ops.mul(ops.reshape(ops.unary(y), *heads, ctx.n_tokens), decay)
 
 
 def _split_rates(both: T, state: RecurrentState, groups: int, heads: int) -> tuple[T, T]:

@@ -1,7 +1,8 @@
 """Decoders whose blocks carry a recurrent state, alone or among blocks with attention.
 
 What a block is made of is read off its tensors. Source: src/models/mamba.cpp, nemotron-h.cpp,
-falcon-h1.cpp, granite-hybrid.cpp, jamba.cpp, lfm2.cpp, qwen3next.cpp, qwen35.cpp, llama.cpp 0c1e570.
+falcon-h1.cpp, granite-hybrid.cpp, jamba.cpp, lfm2.cpp, qwen3next.cpp, qwen35.cpp,
+kimi-linear.cpp, llama.cpp 0c1e570.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from nemofit.engines.llama_cpp.architectures import Architecture
 from . import ops
 from .context import Context
 from .decoder import Decoder, draw
-from .delta_net import gated_delta_net
+from .delta_net import gated_delta_net, kimi_delta_attention
 from .feed_forward import feed_forward
+from .latent import Latent
 from .ops import T
 from .recurrent import RecurrentState, mamba, mamba2, short_convolution
 
@@ -23,6 +25,9 @@ class Hybrid(Decoder):
     def __init__(self, ctx: Context, row: Architecture) -> None:
         super().__init__(ctx, row)
         self.state = RecurrentState(ctx)
+        if self.window is not None:
+            # build_inp_mem_hybrid_iswa makes no rotations for quantized caches
+            self.window.k_rot = self.window.v_rot = None
 
     def block(self, il: int, last: bool) -> None:
         ctx = self.ctx
@@ -42,14 +47,16 @@ class Hybrid(Decoder):
         ctx, state = self.ctx, self.state
         if ctx.w(il, "shortconv.conv") is not None:
             return short_convolution(ctx, state, il, h)
-        if ctx.w(il, "attn_gate") is not None:
+        if ctx.w(il, "ssm_f_a") is not None:
+            return kimi_delta_attention(ctx, state, il, h)
+        if self.state.widths[il] is not None and ctx.w(il, "attn_gate") is not None:
             return gated_delta_net(ctx, state, il, h)
         if ctx.w(il, "ssm_x") is not None:
             return mamba(ctx, state, il, h)
         if ctx.w(il, "ssm_in") is not None:
             return mamba2(ctx, state, il, h)
-        head = self.sizes[il][0]
-        if ctx.must(il, "attn_q", "attn_qkv").ne[1] == 2 * head * self.heads[il]:
+        head, q = self.sizes[il][0], ctx.w(il, "attn_q")
+        if q is not None and q.ne[1] == 2 * head * self.heads[il]:
             return self._gated_attention(il, h, head)
         return super().attention(il, h)
 
@@ -94,3 +101,15 @@ class Hybrid(Decoder):
 def build(ctx: Context, row: Architecture) -> None:
     """Draw the whole graph into ``ctx.g``."""
     draw(Hybrid(ctx, row))
+
+
+class LatentHybrid(Hybrid, Latent):
+    """Recurrent blocks among blocks with latent attention."""
+
+    def rotate(self, il: int, x: T) -> T:
+        return super().rotate(il, x) if self.rotates(il) else x
+
+
+def build_latent(ctx: Context, row: Architecture) -> None:
+    """Draw the whole graph into ``ctx.g``."""
+    draw(LatentHybrid(ctx, row))

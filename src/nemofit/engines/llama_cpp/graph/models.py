@@ -13,6 +13,7 @@ from .context import Context
 BUILDERS: dict[str, Callable[[Context, Architecture], None]] = {
     "decoder": decoder.build,
     "hybrid": hybrid.build,
+    "latent_hybrid": hybrid.build_latent,
     "latent": latent.build,
 }
 
