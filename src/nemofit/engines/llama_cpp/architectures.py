@@ -17,8 +17,7 @@ class Architecture:
         graph: Which builder in ``graph.models`` draws it.
         norm: "rms", "layer", or "epsilon": whichever the metadata has an epsilon for.
         plain_norm: Norms have no weights.
-        activation: Of the dense feed-forward: silu, gelu, relu, relu_sqr, swiglu (one fused
-            projection split in two).
+        activation: Of the dense feed-forward: silu, gelu, relu, relu_sqr.
         clamps_fused: Limits of the gated activation are part of its operation.
         embedding_scale: The embedding is multiplied by a constant; None: where the metadata names
             one.
@@ -139,6 +138,9 @@ _SHORT_CONVOLUTION = Architecture(
     normalize_experts=True,
 )
 _LATENT = Architecture(graph="latent", rope_factors=False, temperature="metadata")
+_BERT = Architecture(
+    graph="bert", norm="layer", activation="gelu", rope="none", cached=False, tied=False
+)
 
 ROWS: dict[str, Architecture] = {
     "llama": _MOE,
@@ -166,9 +168,9 @@ ROWS: dict[str, Architecture] = {
     "exaone4": Architecture(rope="window", window_period=4, window_default=4096, window_blocks=64),
     "olmo2": Architecture(qk_norm="flat", window_period=4),
     "olmoe": Architecture(qk_norm="flat", normalize_experts=False),
-    "phi3": Architecture(query_scale=True, activation="swiglu", residual_first=True),
+    "phi3": Architecture(query_scale=True, residual_first=True),
     "phimoe": Architecture(
-        query_scale=True, activation="silu", residual_first=True, normalize_experts=True
+        query_scale=True, residual_first=True, normalize_experts=True
     ),
     "phi2": Architecture(
         norm="layer", query_scale=True, activation="gelu", parallel="attention_ffn_residual"
@@ -203,9 +205,7 @@ ROWS: dict[str, Architecture] = {
     "minicpm": Architecture(
         embedding_scale=True, residual_scale=True, logits="scale", normalize_experts=True
     ),
-    "glm4": Architecture(
-        activation="swiglu", post_norm_pinned=True, positions_by_sections=True
-    ),
+    "glm4": Architecture(post_norm_pinned=True, positions_by_sections=True),
     "glm4moe": Architecture(gating="sigmoid", positions_by_sections=True),
     "dots1": _ROUTED_BY_KEYS,
     "bailingmoe2": _ROUTED_BY_KEYS,
@@ -285,5 +285,27 @@ ROWS: dict[str, Architecture] = {
     "mistral4": _LATENT,
     "minicpm3": Architecture(
         graph="latent", embedding_scale=True, residual_scale=True, logits="scale_first"
+    ),
+    "bert": _BERT,
+    "jina-bert-v2": _BERT,
+    "nomic-bert": replace(_BERT, rope="all", activation="silu"),
+    "nomic-bert-moe": replace(_BERT, rope="all", normalize_experts=False),
+    "modern-bert": Architecture(
+        graph="encoder",
+        norm="layer",
+        activation="gelu",
+        cached=False,
+        tied=False,
+        window_period=3,
+        window_dense_first=True,
+    ),
+    "gemma-embedding": Architecture(
+        graph="encoder",
+        embedding_scale=True,
+        query_scale=True,
+        activation="gelu",
+        cached=False,
+        causal=False,
+        window_period=6,
     ),
 }

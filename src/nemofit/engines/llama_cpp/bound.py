@@ -10,7 +10,7 @@ from nemofit.catalog.model import ModelSpec
 
 from .compute import copies, outputs
 from .config import RunConfig
-from .kv_cache import cells, micro_batch
+from .kv_cache import cells, is_causal, micro_batch
 from .layers import BLOCK
 
 _F32 = 4
@@ -22,7 +22,7 @@ def bound_bytes(
     model: ModelSpec, config: RunConfig, units: tuple[int, ...], n_gpus: int
 ) -> tuple[list[int], int]:
     """Compute buffers in bytes that the engine will not exceed: per GPU, and the host's."""
-    tokens = micro_batch(config)
+    tokens = micro_batch(config, is_causal(model))
     tokens = -(-tokens // config.parallel) * config.parallel
     c = cells(model, config)
     n_copies = copies(config, n_gpus, -1 not in units)
@@ -43,7 +43,7 @@ def bound_bytes(
     if config.kv_type_k not in ("f16", "f32") or config.kv_type_v not in ("f16", "f32"):
         cache = 4 * c.full * c.streams * width
     block = _F32 * tokens * (_RESIDUAL_ROWS * width * used + _WIDE_ROWS * wide)
-    logits = 2 * _F32 * outputs(config, tokens) * (model.integer("vocab_size") + width)
+    logits = 2 * _F32 * outputs(model, config, tokens) * (model.integer("vocab_size") + width)
     biggest = 0
     if n_gpus and config.op_offload and (-1 in units or config.cpu_moe_layers):
         biggest = max((t.elements for t in model.tensors), default=0) * 2

@@ -70,9 +70,21 @@ def micro_batch(config: RunConfig, causal: bool = True) -> int:
     """Tokens of a micro-batch: never more than the batch, nor than the context as it was asked.
 
     Args:
-        causal: Without it only the padded context limits the micro-batch.
+        causal: Without it the cells of all streams limit the micro-batch instead.
     """
-    return min(config.ubatch, config.batch, config.context if causal else pad(config.context))
+    limit = config.context
+    if not causal:
+        limit = pad(limit)
+        if not config.kv_unified:
+            limit = pad(limit // config.parallel) * config.parallel
+    return min(config.ubatch, config.batch, limit)
+
+
+def pools(model: ModelSpec, config: RunConfig) -> bool:
+    """Whether the engine runs for embeddings: a server of a model that was made for them."""
+    row = row_of(model)
+    encodes = row is not None and not row.cached
+    return config.program == "llama-server" and (encodes or model.integer("pooling_type") > 0)
 
 
 def is_causal(model: ModelSpec) -> bool:

@@ -15,7 +15,7 @@ from .bound import bound_bytes
 from .compute import ComputeBuffers, copies
 from .config import RunConfig
 from .graph.models import is_modelled
-from .kv_cache import layer_bytes
+from .kv_cache import layer_bytes, pools
 from .overhead import overhead_bytes
 from .placement import (
     HOST,
@@ -272,10 +272,13 @@ def _segments(units: tuple[int, ...]) -> tuple[tuple[int, int, int], ...]:
 
 
 def output_bytes(model: ModelSpec, config: RunConfig) -> int:
-    """The buffer that logits are read from: one row per sequence when it is first reserved.
+    """The buffer that results are read from: one row per sequence when it is first reserved.
 
     The print of llama-fit-params leaves it out.
     """
     if config.program == "llama-fit-params":
         return 0
-    return 4 * model.integer("vocab_size") * config.parallel
+    width = model.integer("vocab_size")
+    if pools(model, config):
+        width += model.integer("embedding_length_out") or model.integer("embedding_length")
+    return 4 * width * config.parallel

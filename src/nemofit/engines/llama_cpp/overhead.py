@@ -9,7 +9,7 @@ from nemofit.catalog.model import ModelSpec
 from nemofit.units import MIB
 
 from .config import RunConfig
-from .kv_cache import micro_batch
+from .kv_cache import is_causal, micro_batch
 
 # MiB per process and card, by generation: llama.cpp's "unaccounted" on cards that nothing else used.
 # Ada Lovelace: RTX 4090, 451 to 456, ggml-org/llama.cpp pull 15860 (September 2025).
@@ -44,6 +44,6 @@ def overhead_bytes(model: ModelSpec, config: RunConfig, generation: str | None =
     if config.backend not in ("cuda", "rocm"):
         return context
     widest = max(model.integer("feed_forward_length"), model.integer("embedding_length"))
-    pool = int(micro_batch(config) * widest * _Q8_1)
+    pool = int(micro_batch(config, is_causal(model)) * widest * _Q8_1)
     workspace = _WORKSPACE_MIB.get(generation or "", 4 if generation else 32) * MIB
     return context + workspace + -(-pool // _POOL_PAGE) * _POOL_PAGE

@@ -11,7 +11,7 @@ from nemofit.catalog.model import ModelSpec
 from nemofit.errors import UsageError
 
 from .config import RunConfig
-from .kv_cache import is_latent
+from .kv_cache import is_causal, is_latent, micro_batch, pools
 
 
 def check(model: ModelSpec, config: RunConfig) -> None:
@@ -20,6 +20,7 @@ def check(model: ModelSpec, config: RunConfig) -> None:
     Raises:
         UsageError: With the engine's reason and what to change.
     """
+    _check_pooling(model, config)
     k, v = config.kv_type_k, config.kv_type_v
     if is_latent(model):
         if k != v:
@@ -40,3 +41,14 @@ def check(model: ModelSpec, config: RunConfig) -> None:
                 f" the heads of {model.id}, {width} wide",
                 "use --kv-type f16",
             )
+
+
+def _check_pooling(model: ModelSpec, config: RunConfig) -> None:
+    """A mean over sequences needs micro-batches that divide by them; llama.cpp aborts otherwise."""
+    tokens = micro_batch(config, is_causal(model))
+    if pools(model, config) and model.integer("pooling_type") == 1 and tokens % config.parallel:
+        raise UsageError(
+            f"{model.id} averages over {config.parallel} sequences, which do not divide a"
+            f" micro-batch of {tokens} tokens",
+            "use a number of sequences that divides it, for example 1, 2 or 4",
+        )

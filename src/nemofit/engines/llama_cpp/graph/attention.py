@@ -111,12 +111,14 @@ class Attention:
         )  # fmt: skip
         if self.v_rot is not None:
             out = rotate(out, self.v_rot)
-        if output is None:
-            return out
-        weight = ctx.w(il, output)
-        if weight is None:
-            return out
-        return ctx.linear(weight, out, ctx.b(il, output))
+        return self.project(il, out, output)
+
+    def project(self, il: int, x: T, output: str | None) -> T:
+        """The output projection, where there is one."""
+        weight = None if output is None else self.ctx.w(il, output)
+        if output is None or weight is None:
+            return x
+        return self.ctx.linear(weight, x, self.ctx.b(il, output))
 
     def head_k(self, il: int) -> int:
         return self.layout.k_head if self.layout.k_head > 0 else head_sizes(self.ctx.model)[il][0]
@@ -165,6 +167,38 @@ class Attention:
             (cells, heads, head, streams),
             (ops.row_size(t, cells * head), ops.row_size(t, cells), ops.row_size(t, cells * width)),
         )
+
+
+class BatchAttention(Attention):
+    """Attention over the micro-batch alone, without a cache."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.ctx = ctx
+        n = ctx.n_tokens
+        self.mask = ops.input_("F16" if ctx.shape.flash else "F32", n, n)
+
+    def __call__(
+        self,
+        il: int,
+        q: T,
+        k: T | None,
+        v: T | None,
+        *,
+        sinks: T | None = None,
+        output: str | None = "attn_output",
+        store_order: str = "qkv",
+        cache_of: int | None = None,
+        soft_cap: bool = False,
+        kq_bias: T | None = None,
+        v_mla: T | None = None,
+    ) -> T:
+        assert k is not None and v is not None
+        for t in (q, k, v):
+            self.ctx.g.expand(t)
+        out = attend(
+            self.ctx, q, k, v, self.mask, sinks=sinks, soft_cap=soft_cap, bias=kq_bias, v_mla=v_mla
+        )
+        return self.project(il, out, output)
 
 
 def rotate(x: T, rot: T) -> T:

@@ -219,8 +219,8 @@ class Context:
         """A dense feed-forward; gated where the block has a gate.
 
         Args:
-            activation: silu, gelu, relu, relu_sqr; ``swiglu`` splits one fused projection,
-                ``silu_clamped`` limits both sides of the gate.
+            activation: silu, gelu, relu, relu_sqr; ``silu_clamped`` limits both sides of the
+                gate. A projection of twice the width is gate and value in one.
             suffix: ``_shexp`` for the shared expert.
         """
         up, gate = self.w(il, f"ffn_up{suffix}"), self.w(il, f"ffn_gate{suffix}")
@@ -230,7 +230,8 @@ class Context:
         else:
             z = y
         gated = gate is not None and parallel_gate
-        if activation in ("swiglu", "geglu"):
+        down = self.w(il, f"ffn_down{suffix}")
+        if gate is None and down is not None and z.ne[0] == 2 * down.ne[0]:
             z = ops.glu(z)
         elif activation == "silu_clamped" and gated:
             z = _clamped_glu(z, y)
@@ -240,7 +241,6 @@ class Context:
                 z = ops.mul(z, y)
         else:
             z = ops.glu(z, y) if gated else ops.unary(z)
-        down = self.w(il, f"ffn_down{suffix}")
         return z if down is None else self.linear(down, z, self.b(il, f"ffn_down{suffix}"))
 
     def experts(

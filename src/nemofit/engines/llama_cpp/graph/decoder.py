@@ -14,15 +14,17 @@ from nemofit.engines.llama_cpp.kv_cache import (
     is_latent,
     kv_heads,
     layer_caches,
+    row_of,
     widest_v,
     window_layers,
 )
 
 from . import ops
-from .attention import Attention, CacheLayout
+from .attention import Attention, BatchAttention, CacheLayout
 from .context import Context
 from .feed_forward import feed_forward
 from .ops import T
+from .pooling import pool
 
 
 class Decoder:
@@ -258,6 +260,7 @@ def resolve(ctx: Context, row: Architecture) -> Architecture:
 def finish(ctx: Context, row: Architecture, x: T) -> None:
     """Logits from the last norm's result, which stays an output of its own."""
     x.is_output = True
+    normed = x
     head = ctx.root("output") or ctx.root("token_embd.as_output")
     assert head is not None
     if row.logits == "scale_first":
@@ -269,6 +272,7 @@ def finish(ctx: Context, row: Architecture, x: T) -> None:
         x = ops.scale(ops.unary(ops.scale(x)))
     x.is_output = True
     ctx.g.expand(x)
+    pool(ctx, normed)
 
 
 def _parallel_sum(order: str, a: T, y: T, skip: T) -> T:
@@ -283,6 +287,9 @@ def attention_inputs(ctx: Context) -> tuple[Attention, Attention | None]:
     """The attention inputs: one for full layers, and one for window layers where there are any."""
     m, s = ctx.model, ctx.shape
     windows, sizes = window_layers(m), head_sizes(m)
+    row = row_of(m)
+    if row is not None and not row.cached:
+        return BatchAttention(ctx), BatchAttention(ctx) if any(windows) else None
     cached = [il for il, cache in enumerate(layer_caches(m)) if cache is not None]
     latent = is_latent(m)
 

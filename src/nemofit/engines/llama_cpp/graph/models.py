@@ -7,7 +7,7 @@ from collections.abc import Callable
 from nemofit.catalog.model import ModelSpec
 from nemofit.engines.llama_cpp.architectures import ROWS, Architecture
 
-from . import decoder, hybrid, latent
+from . import decoder, encoder, hybrid, latent
 from .context import Context
 
 BUILDERS: dict[str, Callable[[Context, Architecture], None]] = {
@@ -15,6 +15,8 @@ BUILDERS: dict[str, Callable[[Context, Architecture], None]] = {
     "hybrid": hybrid.build,
     "latent_hybrid": hybrid.build_latent,
     "latent": latent.build,
+    "encoder": encoder.build,
+    "bert": encoder.build_bert,
 }
 
 
