@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-from nemofit.errors import NemofitError
+from nemofit.errors import NemofitError, UsageError
 
 INTERRUPTED = 130
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """What to tell and how to end."""
 
     message: str
@@ -20,24 +19,28 @@ class Failure:
     exit_code: int
 
 
-def _told(error: BaseException) -> Failure:
-    assert isinstance(error, NemofitError)
+def _told(error: Any) -> Failure:
     return Failure(error.message, error.hint, error.exit_code)
 
 
-def _system(error: BaseException) -> Failure:
-    assert isinstance(error, OSError)
+def _mistyped(error: Any) -> Failure:
+    """An error of typer's about the command line."""
+    path = getattr(getattr(error, "ctx", None), "command_path", None) or "nemofit"
+    return Failure(error.format_message(), f"{path} --help", UsageError.exit_code)
+
+
+def _system(error: Any) -> Failure:
     reason = error.strerror or str(error) or type(error).__name__
     where = f"{error.filename}: " if error.filename else ""
     hint = "free some space, or write elsewhere" if error.errno == errno.ENOSPC else None
     return Failure(f"{where}{reason}", hint, 1)
 
 
-def _memory(_: BaseException) -> Failure:
+def _memory(_: Any) -> Failure:
     return Failure("out of memory", "close other programs and try again", 1)
 
 
-def _unexpected(error: BaseException) -> Failure:
+def _unexpected(error: Any) -> Failure:
     return Failure(
         f"unexpected {type(error).__name__}: {error}",
         "run again with --debug and report what it prints",
@@ -45,14 +48,15 @@ def _unexpected(error: BaseException) -> Failure:
     )
 
 
-_TABLE: tuple[tuple[type[BaseException], Callable[[BaseException], Failure]], ...] = (
-    (NemofitError, _told),
-    (OSError, _system),
-    (MemoryError, _memory),
-    (Exception, _unexpected),
+_TABLE: tuple[tuple[Callable[[BaseException], bool], Callable[[Any], Failure]], ...] = (
+    (lambda error: isinstance(error, NemofitError), _told),
+    (lambda error: hasattr(error, "format_message"), _mistyped),
+    (lambda error: isinstance(error, OSError), _system),
+    (lambda error: isinstance(error, MemoryError), _memory),
+    (lambda _: True, _unexpected),
 )
 
 
 def failure(error: BaseException) -> Failure:
     """Find the message and the exit code of an error."""
-    return next(tell(error) for kind, tell in _TABLE if isinstance(error, kind))
+    return next(tell(error) for holds, tell in _TABLE if holds(error))

@@ -1,19 +1,16 @@
-"""Every option, written once: its flags, its help and its place in one record."""
+"""Every option, written once: its flags, its help and its place in one record.
+
+The table is plain data, so that a usual command line is read without loading typer
+(:mod:`.reader`); typer makes help, completion and messages about mistakes from it
+(:mod:`.typed`).
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Annotated, Any
-
-import typer
-
-from . import completion
-from .table import Entry
+from dataclasses import dataclass, field
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=True, repr=False)
 class Options:
     """What the person typed. None or False: not said, so free to choose."""
 
@@ -44,176 +41,109 @@ class Options:
     debug: bool = False
 
 
-_Text = str | None
-_MODEL_HELP = "Catalog name or alias, or the path of a .gguf file."
+@dataclass(slots=True, eq=False, repr=False)
+class Option:
+    """How an option is typed.
+
+    Attributes:
+        help: One sentence.
+        flags: As typed; none: an argument.
+        metavar: What stands for the value in the help; None: a switch without a value.
+        off: The flag that says no, for a switch that can be left unsaid.
+        complete: Name of the function in :mod:`.completion` that knows the values.
+        variable: Environment variable that says the same.
+        field: Its place in :class:`Options` where that is not its own name.
+    """
+
+    help: str
+    flags: tuple[str, ...] = ()
+    metavar: str | None = None
+    off: str | None = None
+    complete: str | None = None
+    variable: str | None = None
+    field: str | None = field(default=None)
 
 
-def _option(kind: Any, *flags: str, help: str, **more: Any) -> Any:
-    return Annotated[kind, typer.Option(*flags, help=help, **more)]
+_MODEL = "Catalog name or alias, or the path of a .gguf file."
 
-
-def _argument(help: str, metavar: str, complete: Callable[[str], list[str]]) -> Any:
-    return Annotated[
-        _Text,
-        typer.Argument(help=help, metavar=metavar, autocompletion=complete, show_default=False),
-    ]
-
-
-_TYPES: dict[str, Any] = {
-    "model": _argument(_MODEL_HELP, "MODEL", completion.models),
-    "model_option": _option(
-        _Text,
-        "-m",
-        "--model",
-        help=_MODEL_HELP + " Without it: all models.",
-        metavar="MODEL",
-        autocompletion=completion.models,
+OPTIONS: dict[str, Option] = {
+    "model": Option(_MODEL, (), "MODEL", complete="models"),
+    "model_option": Option(
+        _MODEL + " Without it: all models.",
+        ("-m", "--model"),
+        "MODEL",
+        complete="models",
+        field="model",
     ),
-    "quant": _option(
-        _Text,
-        "-q",
-        "--quant",
-        help="File type, for example Q4_K_M.",
-        metavar="TYPE",
-        autocompletion=completion.quants,
+    "quant": Option("File type, for example Q4_K_M.", ("-q", "--quant"), "TYPE", complete="quants"),
+    "imatrix": Option(
+        "Sizes and quality of files made with, or without, an importance matrix.",
+        ("--imatrix",),
+        off="--no-imatrix",
     ),
-    "imatrix": _option(
-        bool | None,
-        "--imatrix/--no-imatrix",
-        help="Sizes and quality of files made with, or without, an importance matrix.",
+    "context": Option(
+        "Tokens of context over all sequences, for example 8192 or 32k.",
+        ("-c", "--context"),
+        "TOKENS",
     ),
-    "context": _option(
-        _Text,
-        "-c",
-        "--context",
-        help="Tokens of context over all sequences, for example 8192 or 32k.",
-        metavar="TOKENS",
+    "kv_type": Option(
+        "Type of the KV cache; two types with a comma are K,V.",
+        ("--kv-type",),
+        "TYPE[,TYPE]",
+        complete="kv_types",
     ),
-    "kv_type": _option(
-        _Text,
-        "--kv-type",
-        help="Type of the KV cache; two types with a comma are K,V.",
-        metavar="TYPE[,TYPE]",
-        autocompletion=completion.kv_types,
+    "parallel": Option("Sequences at a time.", ("--parallel",), "N"),
+    "ubatch": Option("Tokens per micro-batch.", ("--ubatch",), "N"),
+    "flash_attention": Option(
+        "Flash attention, on or off.", ("--flash-attention",), "on|off", complete="on_off"
     ),
-    "parallel": _option(_Text, "--parallel", help="Sequences at a time.", metavar="N"),
-    "ubatch": _option(_Text, "--ubatch", help="Tokens per micro-batch.", metavar="N"),
-    "flash_attention": _option(
-        _Text,
-        "--flash-attention",
-        help="Flash attention, on or off.",
-        metavar="on|off",
-        autocompletion=completion.on_off,
+    "gpu_layers": Option(
+        "Layers on the GPUs as llama.cpp counts them (blocks + 1 for the output), or all.",
+        ("--gpu-layers",),
+        "N",
     ),
-    "gpu_layers": _option(
-        _Text,
-        "--gpu-layers",
-        help="Layers on the GPUs as llama.cpp counts them (blocks + 1 for the output), or all.",
-        metavar="N",
+    "tensor_split": Option(
+        "Proportion of the layers per GPU, for example 3,2.", ("--tensor-split",), "A,B,..."
     ),
-    "tensor_split": _option(
-        _Text,
-        "--tensor-split",
-        help="Proportion of the layers per GPU, for example 3,2.",
-        metavar="A,B,...",
+    "cpu_moe_layers": Option(
+        "Keep the experts of the first N blocks in host memory.", ("--cpu-moe-layers",), "N"
     ),
-    "cpu_moe_layers": _option(
-        _Text,
-        "--cpu-moe-layers",
-        help="Keep the experts of the first N blocks in host memory.",
-        metavar="N",
+    "engine": Option(
+        "Whose command to print: llama.cpp or ollama.", ("--engine",), "ENGINE", complete="engines"
     ),
-    "engine": _option(
-        _Text,
-        "--engine",
-        help="Whose command to print: llama.cpp or ollama.",
-        metavar="ENGINE",
-        autocompletion=completion.engines,
+    "prefer": Option(
+        "What to favour: quality, speed, context or balanced.",
+        ("--prefer",),
+        "WHAT",
+        complete="preferences",
     ),
-    "prefer": _option(
-        _Text,
-        "--prefer",
-        help="What to favour: quality, speed, context or balanced.",
-        metavar="WHAT",
-        autocompletion=completion.preferences,
-    ),
-    "min_tps": _option(
-        _Text,
-        "--min-tps",
-        help="Least generated tokens per second that will do.",
-        metavar="N",
-    ),
-    "limit": _option(_Text, "--limit", help="Rows to show at most.", metavar="N"),
-    "explain": _option(
-        bool, "--explain", help="Show the arithmetic and where every number comes from."
-    ),
-    "machine": _option(
-        _Text,
-        "--machine",
-        help="Another machine: a description such as '2x RTX 3090, 64 GiB RAM', "
+    "min_tps": Option("Least generated tokens per second that will do.", ("--min-tps",), "N"),
+    "limit": Option("Rows to show at most.", ("--limit",), "N"),
+    "explain": Option("Show the arithmetic and where every number comes from.", ("--explain",)),
+    "machine": Option(
+        "Another machine: a description such as '2x RTX 3090, 64 GiB RAM', "
         "a file from 'nemofit probe --json', or - to read that from stdin.",
-        metavar="SPEC|FILE|-",
-        autocompletion=completion.machines,
+        ("--machine",),
+        "SPEC|FILE|-",
+        complete="machines",
     ),
-    "reserve": _option(
-        _Text,
-        "--reserve",
-        help="Memory to leave free on every GPU, for example 1GiB.",
-        metavar="SIZE",
+    "reserve": Option(
+        "Memory to leave free on every GPU, for example 1GiB.", ("--reserve",), "SIZE"
     ),
-    "assume_idle": _option(
-        bool, "--assume-idle", help="Plan with the memory of an idle machine, not what is free now."
+    "assume_idle": Option(
+        "Plan with the memory of an idle machine, not what is free now.", ("--assume-idle",)
     ),
-    "catalog": _option(
-        _Text,
-        "--catalog",
-        help="Directory of your own models.yaml, quants.yaml, gpus.yaml.",
-        metavar="DIR",
-        envvar="NEMOFIT_CATALOG",
+    "catalog": Option(
+        "Directory of your own models.yaml, quants.yaml, gpus.yaml.",
+        ("--catalog",),
+        "DIR",
+        variable="NEMOFIT_CATALOG",
     ),
-    "directory": _option(
-        _Text,
-        "--directory",
-        help="Where the model file would go; its free space is checked.",
-        metavar="DIR",
+    "directory": Option(
+        "Where the model file would go; its free space is checked.", ("--directory",), "DIR"
     ),
-    "what": _argument("models, quants, gpus or engines.", "WHAT", completion.lists),
-    "name": _argument("A command; without it: their names.", "[NAME]", completion.schemas),
-    "json": _option(bool, "--json", help="Print one JSON document instead of text."),
-    "debug": _option(
-        bool,
-        "--debug",
-        help="Show the traceback of an error.",
-        envvar="NEMOFIT_DEBUG",
-    ),
-}  # fmt: skip
-
-_FLAGS = {f.name for f in fields(Options) if f.default is False}
-
-
-def parser(entry: Entry) -> Callable[..., Options]:
-    """Make the function whose signature typer turns into the command's options."""
-
-    def parse(**given: Any) -> Options:
-        if "model_option" in given:
-            given["model"] = given.pop("model_option")
-        return Options(**given)
-
-    parameters = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            annotation=_TYPES[name],
-            default=(
-                inspect.Parameter.empty
-                if name in entry.required
-                else False
-                if name in _FLAGS
-                else None
-            ),
-        )
-        for name in entry.options
-    ]
-    parse.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    parse.__annotations__ = {p.name: p.annotation for p in parameters}
-    return parse
+    "what": Option("models, quants, gpus or engines.", (), "WHAT", complete="lists"),
+    "name": Option("A command; without it: their names.", (), "[NAME]", complete="schemas"),
+    "json": Option("Print one JSON document instead of text.", ("--json",)),
+    "debug": Option("Show the traceback of an error.", ("--debug",), variable="NEMOFIT_DEBUG"),
+}

@@ -14,8 +14,10 @@ from math import sqrt
 from nemofit.catalog.model import ModelSpec
 from nemofit.catalog.models import all_models
 from nemofit.engines.base import DeviceMemory, Memory
+from nemofit.engines.llama_cpp.config import RunConfig
 from nemofit.errors import DoesNotFitError
 from nemofit.machine.records import Machine
+from nemofit.speed.decode import step
 from nemofit.speed.estimate import figures_of, speed_of
 from nemofit.speed.work import HOST
 from nemofit.units import gib
@@ -26,7 +28,7 @@ from .goal import LEAST_CONTEXT, Goal
 from .quality import Quality, expected
 from .ranking import Ranking
 from .records import Plan, room_of
-from .score import merit, score
+from .score import merit
 from .sources import source_of
 
 HALF_ABILITY = 10**10
@@ -70,12 +72,12 @@ def ability(parameters: int, active: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Guess:
-    """A file type of a model and about what it will score."""
+    """A file type of a model, about what it will score, and whether one device holds it all."""
 
     quant: str
     imatrix: bool
     score: float
-    memory: Memory | None
+    whole: bool
 
 
 class _Across:
@@ -97,6 +99,8 @@ class _Across:
             goal.imatrix,
             prepare=prepare,
         )
+        self._configs: dict[tuple[int, int], RunConfig] = {}
+        self._losses: dict[tuple[str, bool, int], Quality] = {}
         self.figures = figures_of(self.room.machine, self.config)
         gpus = self.room.machine.gpus
         self.one_device = len(gpus) <= 1 and not any(name in goal.knobs for name in _ON_GPUS)
@@ -155,45 +159,64 @@ class _Across:
         whole = found.read_bytes(reference, share)
         for quant, file in found.files.items():
             self.considered += 1
-            memory = self._whole(model, found, quant) if self.one_device else None
-            part = 1.0 if memory is not None else self._part(found, quant)
+            is_whole = self.one_device and self._fits_whole(model, found, quant)
+            part = 1.0 if is_whole else self._part(found, quant)
             if part is None:
                 continue
             relative = found.read_bytes(quant, share) / whole
             seconds = relative * (part * on_gpu + (1 - part) * on_host)
             loss = self._quality(model, quant, file.imatrix).loss
             guessed = merit(loss, 1 / seconds, found.context, self.goal.prefer)
-            yield _Guess(quant, file.imatrix, guessed, memory)
+            yield _Guess(quant, file.imatrix, guessed, is_whole)
 
     def _quality(self, model: ModelSpec, quant: str, imatrix: bool) -> Quality:
-        k, v = self.config.kv_type_k, self.config.kv_type_v
-        return expected(quant, imatrix, model.parameters, k, v)
+        key = quant, imatrix, model.parameters
+        if key not in self._losses:
+            k, v = self.config.kv_type_k, self.config.kv_type_v
+            self._losses[key] = expected(quant, imatrix, model.parameters, k, v)
+        return self._losses[key]
 
     def _seconds(self, model: ModelSpec, found: Footprint, quant: str, device: int) -> float:
-        speed = speed_of(
-            (found.works(quant, device),), self.figures, model=model, config=self.config
+        parts = step(
+            (found.works(quant, device),),
+            self.figures,
+            used=model.integer("expert_used_count"),
+            experts=model.integer("expert_count"),
         )
-        return 1 / speed.decode.likely
+        return sum(part.seconds for part in parts)
 
-    def _whole(self, model: ModelSpec, found: Footprint, quant: str) -> Memory | None:
-        """Everything on the one device there is; None where it does not fit there."""
-        file = found.files[quant]
+    def _fits_whole(self, model: ModelSpec, found: Footprint, quant: str) -> bool:
+        """Whether everything fits on the one device there is."""
+        device = found.files[quant].device_bytes + found.kv_bytes + found.compute_bytes
+        if not self.room.machine.gpus:
+            return self.room.budgets.fits((), device)
+        beside = found.files[quant].host_bytes + found.host_compute_bytes
+        return self.room.budgets.fits((device + self._overhead(model),), beside)
+
+    def _overhead(self, model: ModelSpec) -> int:
+        from nemofit.engines.llama_cpp.overhead import overhead_bytes
+
+        return overhead_bytes(model, self.config, self.room.machine.gpus[0].architecture)
+
+    def _whole(self, model: ModelSpec, found: Footprint, quant: str) -> Memory:
+        """Everything on the one device there is."""
+        file, gpus = found.files[quant], self.room.machine.gpus
         device = DeviceMemory(
+            name=gpus[0].name if gpus else "RAM",
             weights_bytes=file.device_bytes,
             kv_bytes=found.kv_bytes,
             compute_bytes=found.compute_bytes,
+            overhead_bytes=self._overhead(model) if gpus else 0,
         )
-        memory = Memory(gpus=(), host=device, basis=found.basis, notes=tuple(found.notes))
-        for gpu in self.room.machine.gpus:
-            from nemofit.engines.llama_cpp.overhead import overhead_bytes
-
-            overhead = overhead_bytes(model, self.config, gpu.architecture)
-            host = DeviceMemory(
-                weights_bytes=file.host_bytes, compute_bytes=found.host_compute_bytes
-            )
-            memory = replace(memory, gpus=(replace(device, overhead_bytes=overhead),), host=host)
-        used = [gpu.total_bytes for gpu in memory.gpus]
-        return memory if self.room.budgets.fits(used, memory.host.total_bytes) else None
+        beside = DeviceMemory(
+            name="RAM", weights_bytes=file.host_bytes, compute_bytes=found.host_compute_bytes
+        )
+        return Memory(
+            gpus=(device,) if gpus else (),
+            host=beside if gpus else device,
+            basis=found.basis,
+            notes=tuple(found.notes),
+        )
 
     def _part(self, found: Footprint, quant: str) -> float | None:
         """About which share of a model the GPUs can hold; None where nothing of it fits."""
@@ -207,30 +230,40 @@ class _Across:
     def _plan(self, model: ModelSpec, found: Footprint, guess: _Guess) -> Plan | None:
         """The exact plan of a guess."""
         source = source_of(model, guess.quant, self.goal.imatrix)
-        config = self.config.replace(context=found.context)
-        if guess.memory is None:
+        if not guess.whole:
             from .sizing import Sizer
 
+            config = self.config.replace(context=found.context)
             sizer = Sizer(model, self.room, self.goal)
-            plan = sizer.best(guess.quant, config, source)
-            return None if plan is None else replace(plan, score=score(plan, self.goal.prefer))
-        config = settled(model, config, self.room)
+            return sizer.best(guess.quant, config, source)
+        config = self._settled(model, found.context)
         works = (found.works(guess.quant, self.fastest),)
-        plan = Plan(
+        speed = speed_of(works, self.figures, model=model, config=config)
+        quality = self._quality(model, guess.quant, guess.imatrix)
+        scored = merit(quality.loss, speed.decode.likely, found.context, self.goal.prefer)
+        return Plan(
             model=model,
             quant=guess.quant,
             imatrix=guess.imatrix,
             config=config,
-            memory=self.room.named(guess.memory),
+            memory=self._whole(model, found, guess.quant),
             room=self.room,
             weights_bytes=found.files[guess.quant].weights_bytes,
-            speed=speed_of(works, self.figures, model=model, config=config),
-            quality=self._quality(model, guess.quant, guess.imatrix),
+            speed=speed,
+            quality=quality,
             weights=source.weights,
             ollama_tag=source.ollama_tag,
+            score=scored,
             notes=notes_of(model, config, source),
         )
-        return replace(plan, score=score(plan, self.goal.prefer))
+
+    def _settled(self, model: ModelSpec, context: int) -> RunConfig:
+        """Checked once for all models that it is the same for."""
+        key = context, model.integer("block_count") if self.room.machine.gpus else 0
+        if key not in self._configs:
+            config = self.config.replace(context=context)
+            self._configs[key] = settled(model, config, self.room)
+        return self._configs[key]
 
 
 def _share(model: ModelSpec) -> float:

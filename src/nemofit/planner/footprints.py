@@ -130,7 +130,7 @@ def outline(card: ModelCard, footprint: Footprint | None = None) -> ModelSpec:
     )
     if footprint is not None:
         spec.__dict__["parameters"] = footprint.parameters
-        spec.memo["active_parameters"] = footprint.active
+        spec.__dict__["memo"] = {"active_parameters": footprint.active}
     return spec
 
 

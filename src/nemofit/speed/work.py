@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from nemofit.catalog.ggml import ggml_type, tensor_bytes
 from nemofit.catalog.model import ModelSpec
 from nemofit.engines.llama_cpp.config import RunConfig
-from nemofit.engines.llama_cpp.kv_cache import window_layers, window_width
 
 HOST = -1
 
@@ -172,6 +171,8 @@ class _Mixer:
 
 def _mixers(model: ModelSpec, names: Mapping[int, set[str]]) -> list[_Mixer]:
     """The mixer of each block, told by the tensors it has."""
+    from nemofit.engines.llama_cpp.kv_cache import window_layers, window_width
+
     heads = model.per_layer("attention.head_count")
     kv_heads = (
         model.per_layer("attention.head_count_kv")

@@ -1,0 +1,1 @@
+"""How long nemofit takes to answer, beside the programs that answer the same question."""
