@@ -69,6 +69,7 @@ class Architecture:
             softmax_weight.
         normalize_experts: The router's weights are normalized; None: as the metadata says.
         weight_first: The router's weights multiply the experts' input.
+        precise_experts: Their last product asks for full precision, which not every backend has.
         shared_halved: The sum of the routed and the shared experts is halved.
         sparse_blocks: So many blocks zero all but the largest activations.
         shared_gate: How the shared expert's gate is made, where it has one: "sigmoid", or
@@ -115,6 +116,7 @@ class Architecture:
     gating: str = "softmax"
     normalize_experts: bool | None = None
     weight_first: bool = False
+    precise_experts: bool = False
     shared_halved: bool = False
     sparse_blocks: int = 0
     shared_gate: str = "sigmoid"
@@ -282,7 +284,7 @@ ROWS: dict[str, Architecture] = {
         rope_factors=False, positions_per_token=4, normalize_experts=True
     ),
     "deepseek2": _LATENT,
-    "mistral4": _LATENT,
+    "mistral4": replace(_LATENT, precise_experts=True),
     "minicpm3": Architecture(
         graph="latent", embedding_scale=True, residual_scale=True, logits="scale_first"
     ),

@@ -57,6 +57,7 @@ class ComputeBuffers:
         config: The knobs; those of the placement (``gpu_layers``, ``tensor_split``,
             ``cpu_moe_layers``) are given with each question.
         whole: Replay every block instead of the few that stand for all.
+        scattered: Not every tensor lies where its block does, even without overrides.
 
     Raises:
         LookupError: Nobody has modelled this architecture's graph.
@@ -71,7 +72,9 @@ class ComputeBuffers:
         n_gpus: int,
         *,
         whole: bool = False,
+        scattered: bool = False,
     ) -> None:
+        self.scattered = scattered
         self.model = model
         self.types = types
         self.types_key = types_key
@@ -102,11 +105,26 @@ class ComputeBuffers:
         """
         typed = self.offloaded and (config.cpu_moe_layers > 0 or not full)
         moved = self.types_key if typed else None
-        place_key = (units, config.cpu_moe_layers, config.override_tensors, moved, self.whole)
+        scattered = self.scattered or bool(config.override_tensors)
+        place_key = (
+            units,
+            config.cpu_moe_layers,
+            config.override_tensors,
+            moved,
+            self.whole,
+            (self.types_key, config.backend) if self.scattered else None,
+        )
         signature = self.model.memo.get(place_key)
         if signature is None:
             signature = self.model.memo[place_key] = _signature(
-                self.model, self.types, config, units, placed, typed=typed, whole=self.whole
+                self.model,
+                self.types,
+                config,
+                units,
+                placed,
+                typed=typed,
+                whole=self.whole,
+                scattered=scattered,
             )
         layers, sequence = signature
         n_copies = copies(config, self.n_gpus, full)
@@ -150,10 +168,11 @@ def _signature(
     *,
     typed: bool,
     whole: bool,
+    scattered: bool,
 ) -> tuple[tuple[int, ...], Hashable]:
     """The blocks to replay, and what makes two replays the same."""
     blocks = block_tensors(model)
-    devices = placed().device_of if config.override_tensors else None
+    devices = placed().device_of if scattered else None
     sequence: list[tuple[Hashable, ...]] = []
     for il, kind in enumerate(kinds(model)):
         apart: Hashable = il < config.cpu_moe_layers

@@ -19,6 +19,7 @@ from .kv_cache import layer_bytes, pools
 from .overhead import overhead_bytes
 from .placement import (
     HOST,
+    Placement,
     WeightSizes,
     gpu_layers,
     holds_copy,
@@ -28,6 +29,7 @@ from .placement import (
     weight_sizes,
 )
 from .refusals import check
+from .stranded import stranded
 
 
 class Estimator:
@@ -96,10 +98,20 @@ class Frame:
         names = generations or (None,) * n_gpus
         self.overhead = [overhead_bytes(self.model, config, g) for g in names]
         self.sizes = weight_sizes(self.model, estimator.types, estimator.key, config.backend)
+        self.stranded = (
+            stranded(self.model, estimator.types, estimator.key, config.backend)
+            if n_gpus
+            else frozenset()
+        )
         self.compute: ComputeBuffers | None = None
         if is_modelled(self.model):
             self.compute = ComputeBuffers(
-                self.model, estimator.types, estimator.key, config, n_gpus
+                self.model,
+                estimator.types,
+                estimator.key,
+                config,
+                n_gpus,
+                scattered=bool(self.stranded),
             )
 
     def totals(self, config: RunConfig, split: tuple[float, ...]) -> tuple[list[int], int]:
@@ -145,7 +157,7 @@ class Frame:
         ngl = gpu_layers(self.model, config)
         units = place_units(blocks, ngl, split)
         n = self.n_gpus
-        if config.override_tensors:
+        if config.override_tensors or self.stranded:
             weights = self._weights_one_by_one(config, split)
         else:
             weights = _weights(self.sizes, units, config.cpu_moe_layers, n)
@@ -158,15 +170,18 @@ class Frame:
             compute = [*gpus, host]
         else:
             compute = self.compute.bytes_for(
-                config, units, ngl > blocks, lambda: place(self.model, config, split)
+                config, units, ngl > blocks, lambda: self._place(config, split)
             )
         overhead = [
             o if w or c else 0 for o, w, c in zip(self.overhead, weights, compute, strict=False)
         ]
         return weights, kv, [*compute[:-1], compute[-1] + self.output], [*overhead, 0]
 
+    def _place(self, config: RunConfig, split: Sequence[float]) -> Placement:
+        return place(self.model, config, split, self.stranded)
+
     def _weights_one_by_one(self, config: RunConfig, split: Sequence[float]) -> list[int]:
-        placed = place(self.model, config, split)
+        placed = self._place(config, split)
         gpu, host = tensor_sizes(self.model, self.estimator.types, config.backend)
         out = [0] * (self.n_gpus + 1)
         for i, device in enumerate(placed.device_of):

@@ -84,8 +84,16 @@ class Placement:
     output_copy: int | None
 
 
-def place(model: ModelSpec, config: RunConfig, split: Sequence[float]) -> Placement:
+def place(
+    model: ModelSpec,
+    config: RunConfig,
+    split: Sequence[float],
+    stranded: frozenset[int] = frozenset(),
+) -> Placement:
     """Place every tensor of a model.
+
+    Args:
+        stranded: Indices of tensors that no GPU can use.
 
     Raises:
         UsageError: An override names a buffer that is not there, or its pattern is broken.
@@ -110,6 +118,8 @@ def place(model: ModelSpec, config: RunConfig, split: Sequence[float]) -> Placem
             device = units[0]
         elif t.name == "token_embd.weight":
             embedding = i
+        if device is not None and i in stranded:
+            device = HOST
         if device is not None:
             device = next((d for p, d in rules if _hits(p, t.name)), device)
         device_of.append(device)

@@ -218,9 +218,11 @@ def caches(ctx: Context, layout: CacheLayout, il: int, stored: tuple[T | None, T
         assert k is not None
         home = s.device_of[il] if s.kv_offload else s.cpu
         made[name_k] = ops.stored(home, s.type_k, k.ne[0] * k.ne[1], layout.cells, s.streams)
+        made[name_k].name = name_k
         if v is not None and layout.v_widest:
             width = v.ne[0] * v.ne[1] if s.flash else layout.v_widest
             made[name_v] = ops.stored(home, s.type_v, width, layout.cells, s.streams)
+            made[name_v].name = name_v
     return made[name_k], made.get(name_v)
 
 

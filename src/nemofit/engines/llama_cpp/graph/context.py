@@ -256,6 +256,7 @@ class Context:
         weight_first: bool = False,
         groups: tuple[int, int] = (0, 0),
         logits: T | None = None,
+        precise: bool = False,
         sequential: bool = False,
     ) -> T:
         """A mixture of experts: route every token, run the chosen experts, sum their results.
@@ -266,6 +267,7 @@ class Context:
             normalize, scaled: The weights are normalized, multiplied by a constant.
             weight_first: Weights multiply the experts' input instead of their output.
             groups: Expert groups and how many of them are used, (0, 0) for none.
+            precise: The last product asks for full precision.
         """
         n, n_embd = self.n_tokens if x.ne[1] == 0 else x.ne[1], x.ne[0]
         if logits is None:
@@ -306,6 +308,7 @@ class Context:
             x = ops.mul(ops.repeat(x, n_embd, used, n), weights)
         y = self._expert_products(il, x, chosen, activation)
         y = ops.mul_mat_id(self.must(il, "ffn_down_exps"), y, chosen)
+        y.precise = precise
         down_bias = self.b(il, "ffn_down_exps")
         if down_bias is not None:
             y = ops.add_id(y, down_bias, chosen)

@@ -101,6 +101,8 @@ def supports(t: T) -> bool:
         return bool(attention_kernel(t))
     if t.op in ("MUL_MAT", "MUL_MAT_ID"):
         a, b = t.src[:2]
+        if t.precise and t.op == "MUL_MAT_ID":
+            return False
         plain = a.nb[0] == type_size(a.type)[1] and b.nb[0] == type_size(b.type)[1]
         return plain and a.type not in _NO_PRODUCT and (b.type != "F16" or a.type == "F16")
     if t.op == "GET_ROWS":

@@ -76,4 +76,5 @@ def experts(
         weight_first=row.weight_first,
         groups=(m.integer("expert_group_count"), m.integer("expert_group_used_count")),
         logits=logits,
+        precise=row.precise_experts,
     )

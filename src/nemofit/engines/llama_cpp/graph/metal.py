@@ -32,6 +32,7 @@ _SCALES = 8 + 4 * 256  # ggml_metal_op_mul_mat_id_extra_amax, bytes
 _HEADS = (32, 40, 48, 64, 72, 80, 96, 112, 128, 192, 256, 320, 512, 576)
 _LONGEST_FUSION = 16  # GGML_METAL_FUSION_MAX
 _LOOK_AHEAD = 64  # nodes
+_UNALLOCATED = ("cache_k_", "cache_v_")
 
 _EMPTY = frozenset(("NONE", "RESHAPE", "TRANSPOSE", "VIEW", "PERMUTE"))
 # over these, other nodes may be moved forward
@@ -289,7 +290,8 @@ class _Places:
 
     What is not allocated yet is a place of its own. Caches lie one behind the other in a buffer,
     and the engine takes one that ends where another begins for overlapping it. While sizes are
-    only measured, all caches of a buffer begin at address 0.
+    only measured, recurrent states are allocated all the same, but all keys and values of a
+    buffer begin at address 0.
     """
 
     def __init__(self, nodes: Sequence[T], measured: bool) -> None:
@@ -308,7 +310,7 @@ class _Places:
 
     def of(self, t: T) -> int:
         base = t.root or t
-        if self.measured and base.home is not None and not base.is_weight:
+        if self.measured and base.home is not None and base.name.startswith(_UNALLOCATED):
             return -1 - base.home
         return id(base)
 

@@ -47,7 +47,7 @@ class T:
 
     __slots__ = (
         "backend", "children", "copies", "home", "is_input", "is_output", "is_weight", "name", "nb",
-        "ne", "offset", "op", "own", "placed", "root", "seen", "src", "type", "views",
+        "ne", "offset", "op", "own", "placed", "precise", "root", "seen", "src", "type", "views",
     )  # fmt: skip
 
     def __init__(
@@ -77,6 +77,7 @@ class T:
         self.own = False
         self.placed = -1
         self.offset = 0
+        self.precise = False
         self.name = ""
 
     def __repr__(self) -> str:

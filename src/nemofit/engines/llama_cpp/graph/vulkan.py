@@ -79,6 +79,8 @@ def supports(t: T) -> bool:
 
 def _multiplies(t: T) -> bool:
     a, b = t.src[:2]
+    if t.precise and t.op == "MUL_MAT_ID":
+        return False
     if (t.src[2] if t.op == "MUL_MAT_ID" else a).ne[3] != b.ne[3]:
         return False
     if not _is_matrix(a) and a.type not in ("F32", "F16", "BF16"):

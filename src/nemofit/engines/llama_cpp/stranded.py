@@ -1,0 +1,67 @@
+"""Weights that stay on the host because their GPU's backend cannot run what needs them.
+
+Source: llama-model-loader.cpp (weight_buft_supported, select_weight_buft), llama.cpp 0c1e570.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nemofit.catalog.model import ModelSpec, Tensor
+
+from .graph import ops
+from .graph.backends import BACKENDS
+from .graph.ops import T
+
+_ROWS = 512  # tokens of the trial operation
+_SEQUENCES = 3
+
+
+def stranded(model: ModelSpec, types: Sequence[str], key: object, backend: str) -> frozenset[int]:
+    """Indices of the tensors that a GPU of this backend is asked to hold, and cannot use.
+
+    Args:
+        key: Stands for ``types`` in the model's memory of earlier answers.
+    """
+    memo_key = ("stranded", key, backend)
+    found: frozenset[int] | None = model.memo.get(memo_key)
+    if found is None:
+        supports = BACKENDS[backend].supports
+        found = model.memo[memo_key] = frozenset(
+            i
+            for i, (t, type_) in enumerate(zip(model.tensors, types, strict=True))
+            if len(t.shape) > 1 and not supports(_trial(model, t, type_))
+        )
+    return found
+
+
+def _trial(model: ModelSpec, t: Tensor, type_: str) -> T:
+    """The operation with which the engine tries whether a device can use a weight."""
+    weight = ops.leaf(type_, *t.shape)
+    if t.name.endswith("ssm_a"):
+        return _scan(model, weight)
+    if t.name.endswith("ssm_conv1d.weight"):
+        before = ops.leaf("F32", weight.ne[0] - 1 + _ROWS, weight.ne[1], _SEQUENCES)
+        return ops.ssm_conv(before, weight)
+    if len(t.shape) > 2:
+        used = max(1, model.integer("expert_used_count"))
+        x = ops.leaf("F32", weight.ne[0], used, _ROWS)
+        return ops.mul_mat_id(weight, x, ops.leaf("I32", used, _ROWS))
+    return ops.mul_mat(weight, ops.leaf("F32", weight.ne[0], _ROWS))
+
+
+def _scan(model: ModelSpec, a: T) -> T:
+    width = model.integer("ssm.state_size") if a.ne[0] == 1 else a.ne[0]
+    heads = a.ne[1]
+    head = model.integer("ssm.inner_size") // heads
+    groups = max(1, model.integer("ssm.group_count"))
+    b = ops.leaf("F32", width, groups, _ROWS, _SEQUENCES)
+    return ops.ssm_scan(
+        ops.leaf("F32", width, head, heads, _SEQUENCES),
+        ops.leaf("F32", head, heads, _ROWS, _SEQUENCES),
+        ops.leaf("F32", heads, _ROWS, _SEQUENCES),
+        a,
+        b,
+        b,
+        ops.leaf("I32", _SEQUENCES),
+    )
