@@ -17,7 +17,7 @@ class Architecture:
         graph: Which builder in ``graph.models`` draws it.
         norm: "rms", "layer", or "epsilon": whichever the metadata has an epsilon for.
         plain_norm: Norms have no weights.
-        activation: Of the dense feed-forward: silu, gelu, relu, relu_sqr.
+        activation: Of the dense feed-forward: silu, gelu, relu, relu_sqr, situ.
         clamps_fused: Limits of the gated activation are part of its operation.
         embedding_scale: The embedding is multiplied by a constant; None: where the metadata names
             one.
@@ -243,6 +243,9 @@ ROWS: dict[str, Architecture] = {
     ),
     "lfm2": _SHORT_CONVOLUTION,
     "lfm2moe": _SHORT_CONVOLUTION,
+    "kimi-k3": Architecture(
+        graph="latent_hybrid", rope="none", activation="situ", rows_at_end=True
+    ),
     "kimi-linear": Architecture(
         graph="latent_hybrid", rope="none", single_sequence=True, normalize_experts=True
     ),

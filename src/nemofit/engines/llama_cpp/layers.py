@@ -57,6 +57,7 @@ def kinds(model: ModelSpec) -> tuple[int, ...]:
         windows = window_layers(model)
         sources = cache_sources(model)
         deepstack = model.integer("n_deepstack_layers")
+        apart = model.integer("attn_res.block_size")
         row = row_of(model)
         sparse = row.sparse_blocks if row else 0
         lists = (model.metadata.get(k) for k in _PER_LAYER)
@@ -74,6 +75,7 @@ def kinds(model: ModelSpec) -> tuple[int, ...]:
                 sources[il] if sources.count(sources[il]) > 1 else None,
                 il != sources[il],
                 il < deepstack,
+                (il // apart, il % apart == 0) if apart else None,
                 il < sparse,
             )
             out.append(ids.setdefault(kind, len(ids)))

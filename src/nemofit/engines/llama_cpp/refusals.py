@@ -11,7 +11,7 @@ from nemofit.catalog.model import ModelSpec
 from nemofit.errors import UsageError
 
 from .config import RunConfig
-from .kv_cache import is_causal, is_latent, micro_batch, pools
+from .kv_cache import is_causal, is_latent, micro_batch, pools, row_of
 
 
 def check(model: ModelSpec, config: RunConfig) -> None:
@@ -21,6 +21,7 @@ def check(model: ModelSpec, config: RunConfig) -> None:
         UsageError: With the engine's reason and what to change.
     """
     _check_pooling(model, config)
+    _check_single_sequence(model, config)
     k, v = config.kv_type_k, config.kv_type_v
     if is_latent(model):
         if k != v:
@@ -41,6 +42,19 @@ def check(model: ModelSpec, config: RunConfig) -> None:
                 f" the heads of {model.id}, {width} wide",
                 "use --kv-type f16",
             )
+
+
+def _check_single_sequence(model: ModelSpec, config: RunConfig) -> None:
+    """A sequence alone must split over the caches of all; llama.cpp aborts otherwise."""
+    row = row_of(model)
+    tokens = micro_batch(config)
+    streams = 1 if config.kv_unified else config.parallel
+    if row is not None and row.single_sequence and tokens % streams:
+        raise UsageError(
+            f"{model.id} cannot split a micro-batch of {tokens} tokens over {streams} sequences"
+            " with caches of their own",
+            "use a number of sequences that divides it, for example 1, 2 or 4, or a unified cache",
+        )
 
 
 def _check_pooling(model: ModelSpec, config: RunConfig) -> None:

@@ -235,6 +235,8 @@ class Context:
             z = ops.glu(z)
         elif activation == "silu_clamped" and gated:
             z = _clamped_glu(z, y)
+        elif activation == "situ" and gated:
+            z = self._situ(z, y)
         elif activation == "relu_sqr":
             z = ops.like("SQR", ops.unary(z))
             if gated:
@@ -346,7 +348,17 @@ class Context:
         bias = self.b(il, "ffn_gate_exps")
         if bias is not None:
             gate = ops.add_id(gate, bias, chosen)
+        if activation == "situ":
+            return self._situ(gate, up)
         return _clamped_glu(gate, up) if activation == "silu_clamped" else ops.glu(gate, up)
+
+    def _situ(self, gate: T, up: T) -> T:
+        """A gate softly limited on both sides."""
+        limited = ops.scale(ops.unary(ops.scale(gate)))
+        gated = ops.mul(limited, ops.unary(gate))
+        if self.model.number("activation.situ_linear_beta") > 0:
+            up = ops.scale(ops.unary(ops.scale(up)))
+        return ops.mul(gated, up)
 
 
 def _clamped_glu(gate: T, up: T) -> T:

@@ -18,8 +18,7 @@ def gated_delta_net(ctx: Context, state: RecurrentState, il: int, x: T) -> T:
     head, groups = m.integer("ssm.state_size"), m.integer("ssm.group_count")
     heads, tokens, sequences = m.integer("ssm.time_step_rank"), state.tokens, state.sequences
     ctx.g.expand(x)
-    qkv = state.by_sequence(ops.mul_mat(ctx.must(il, "attn_qkv"), x))
-    z = ops.mul_mat(ctx.must(il, "attn_gate"), x)
+    qkv, z = _inputs(ctx, state, il, x)
     fused = ctx.w(il, "ssm_ba")
     if fused is not None:
         beta, alpha = _split_rates(ops.mul_mat(fused, x), state, groups, heads)
@@ -51,6 +50,29 @@ def gated_delta_net(ctx: Context, state: RecurrentState, il: int, x: T) -> T:
     out = ops.reshape(out, head * heads, tokens, sequences)
     out = ops.mul_mat(ctx.must(il, "ssm_out"), out)
     return ops.reshape(out, ctx.n_embd, ctx.n_tokens)
+
+
+def _inputs(ctx: Context, state: RecurrentState, il: int, x: T) -> tuple[T, T]:
+    """What is convolved, and the output's gate; older files have one matrix that mixes them."""
+    mixing = ctx.w(il, "ssm_in")
+    if mixing is None:
+        qkv = ops.mul_mat(ctx.must(il, "attn_qkv"), x)
+        return state.by_sequence(qkv), ops.mul_mat(ctx.must(il, "attn_gate"), x)
+    m = ctx.model
+    head, groups = m.integer("ssm.state_size"), m.integer("ssm.group_count")
+    tokens, sequences = state.tokens, state.sequences
+    wide = head * m.integer("ssm.time_step_rank") // groups
+    mixed = ops.mul_mat(mixing, x)
+    mixed = ops.reshape(mixed, 2 * head + 2 * wide, groups, tokens, sequences)
+
+    def part(width: int) -> T:
+        return ops.view(mixed, (width, groups, tokens, sequences), mixed.nb[1:4])
+
+    def flat(width: int) -> T:
+        return ops.cont(part(width), width * groups, tokens, sequences)
+
+    qkv = ops.concat(ops.concat(flat(head), flat(head), 0), flat(wide), 0)
+    return qkv, ops.cont(part(wide))
 
 
 def kimi_delta_attention(ctx: Context, state: RecurrentState, il: int, x: T) -> T:

@@ -42,11 +42,15 @@ def _activation(ctx: Context, row: Architecture, il: int, which: str) -> str:
 
 def _latent_experts(ctx: Context, row: Architecture, il: int, h: T) -> T:
     """The routed experts, between two projections where they work on shorter vectors."""
-    down, up = ctx.w(il, "ffn_latent_down"), ctx.w(il, "ffn_latent_up")
-    if down is None or up is None:
+    down = ctx.w(il, "ffn_latent_down") or ctx.w(il, "ffn_routed_down")
+    if down is None:
         return experts(ctx, row, il, h)
     logits = ops.mul_mat(ctx.must(il, "ffn_gate_inp"), h)
-    return ops.mul_mat(up, experts(ctx, row, il, ops.mul_mat(down, h), logits))
+    y = experts(ctx, row, il, ops.mul_mat(down, h), logits)
+    norm = ctx.w(il, "ffn_routed_norm")
+    if norm is not None:
+        y = ctx.norm(y, norm, il=il)
+    return ops.mul_mat(ctx.must(il, "ffn_latent_up", "ffn_routed_up"), y)
 
 
 def _gate_shared(ctx: Context, row: Architecture, gate: T, h: T, shared: T) -> T:

@@ -1,8 +1,8 @@
 """Decoders whose blocks carry a recurrent state, alone or among blocks with attention.
 
 What a block is made of is read off its tensors. Source: src/models/mamba.cpp, nemotron-h.cpp,
-falcon-h1.cpp, granite-hybrid.cpp, jamba.cpp, lfm2.cpp, qwen3next.cpp, qwen35.cpp,
-kimi-linear.cpp, llama.cpp 0c1e570.
+falcon-h1.cpp, granite-hybrid.cpp, jamba.cpp, lfm2.cpp, qwen3next.cpp, qwen35.cpp, of llama.cpp
+0c1e570.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from .context import Context
 from .decoder import Decoder, draw
 from .delta_net import gated_delta_net, kimi_delta_attention
 from .feed_forward import feed_forward
-from .latent import Latent
 from .ops import T
 from .recurrent import RecurrentState, mamba, mamba2, short_convolution
 
@@ -49,7 +48,7 @@ class Hybrid(Decoder):
             return short_convolution(ctx, state, il, h)
         if ctx.w(il, "ssm_f_a") is not None:
             return kimi_delta_attention(ctx, state, il, h)
-        if self.state.widths[il] is not None and ctx.w(il, "attn_gate") is not None:
+        if ctx.w(il, "ssm_ba") is not None or ctx.w(il, "ssm_alpha") is not None:
             return gated_delta_net(ctx, state, il, h)
         if ctx.w(il, "ssm_x") is not None:
             return mamba(ctx, state, il, h)
@@ -101,15 +100,3 @@ class Hybrid(Decoder):
 def build(ctx: Context, row: Architecture) -> None:
     """Draw the whole graph into ``ctx.g``."""
     draw(Hybrid(ctx, row))
-
-
-class LatentHybrid(Hybrid, Latent):
-    """Recurrent blocks among blocks with latent attention."""
-
-    def rotate(self, il: int, x: T) -> T:
-        return super().rotate(il, x) if self.rotates(il) else x
-
-
-def build_latent(ctx: Context, row: Architecture) -> None:
-    """Draw the whole graph into ``ctx.g``."""
-    draw(LatentHybrid(ctx, row))

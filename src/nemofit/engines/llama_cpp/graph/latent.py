@@ -30,6 +30,7 @@ class Latent(Decoder):
         self.head_k = m.integer("attention.key_length_mla") if self.absorbed else k
         self.head_v = m.integer("attention.value_length_mla") if self.absorbed else v
         self.rotated = m.integer("rope.dimension_count", k)
+        self.projection: str | None = "attn_output"
 
     def attention(self, il: int, h: T) -> T:
         q = self.query(il, h)
@@ -65,8 +66,9 @@ class Latent(Decoder):
     def _over_compressed(self, il: int, q: T, compressed: T, k_rope: T) -> T:
         q, k, v = self.absorb(il, q, compressed, k_rope)
         return self.attend(il)(
-            il, self.tempered(q), k, v, v_mla=self.ctx.must(il, "attn_v_b")
-        )
+            il, self.tempered(q), k, v,
+            v_mla=self.ctx.must(il, "attn_v_b"), output=self.projection,
+        )  # fmt: skip
 
     def absorb(self, il: int, q: T, compressed: T, k_rope: T) -> tuple[T, T, T]:
         """Query and key over the compressed rows, of which the value is the first part."""
@@ -90,7 +92,7 @@ class Latent(Decoder):
         v = ops.cont(ops.view(kv, (self.head_v, heads, n), strides))
         q = self.rotate(il, q)
         k = ops.concat(k_plain, ops.repeat(k_rope, self.rotated, heads, n), 0)
-        return self.attend(il)(il, self.tempered(q), k, v)
+        return self.attend(il)(il, self.tempered(q), k, v, output=self.projection)
 
 
 def build(ctx: Context, row: Architecture) -> None:

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from nemofit.catalog.model import ModelSpec
 from nemofit.engines.llama_cpp.architectures import ROWS, Architecture
 
-from . import decoder, encoder, hybrid, latent
+from . import decoder, encoder, hybrid, latent, latent_hybrid
 from .context import Context
 
 BUILDERS: dict[str, Callable[[Context, Architecture], None]] = {
     "decoder": decoder.build,
     "hybrid": hybrid.build,
-    "latent_hybrid": hybrid.build_latent,
+    "latent_hybrid": latent_hybrid.build,
     "latent": latent.build,
     "encoder": encoder.build,
     "bert": encoder.build_bert,

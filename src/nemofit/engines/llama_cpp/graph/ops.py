@@ -284,6 +284,11 @@ def sum_rows(a: T) -> T:
     return T("SUM_ROWS", a.type, (1, *a.ne[1:]), (a,))
 
 
+def weighted_sum(a: T, weights: T) -> T:
+    """Over the second extent of [width, n, tokens]; ggml_dsv4_hc_pre."""
+    return T("DSV4_HC_PRE", "F32", _ne(a.ne[0], a.ne[2]), (a, weights))
+
+
 def argsort_top_k(a: T, k: int) -> T:
     order = T("ARGSORT", "I32", a.ne, (a,))
     return view(order, (k, *a.ne[1:]), order.nb[1:])

@@ -1,6 +1,6 @@
 """Mixers that carry a state from token to token: Mamba, Mamba 2, a gated short convolution.
 
-Source: llama-graph.cpp (build_rs), src/models/mamba-base.cpp, src/models/lfm2.cpp, llama.cpp 0c1e570.
+Source: llama-graph.cpp (build_rs), src/models/mamba-base.cpp, lfm2.cpp, llama.cpp 0c1e570.
 """
 
 from __future__ import annotations
