@@ -157,9 +157,7 @@ class Engine:
     def close(self) -> None:
         """End the device processes."""
         for process, _ in self._devices:
-            process.kill()
-        for process, _ in self._devices:
-            process.wait()
+            _end(process)
         self._devices.clear()
 
     def version(self) -> str:
@@ -208,14 +206,11 @@ class Engine:
             *_flags(config, n_devices), *self._rpc(n_devices), *extra,
         ]  # fmt: skip
         with tempfile.TemporaryFile("w+b") as log:
-            process = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self._environment
-            )
+            process = self._spawn(command, log.fileno())
             try:
                 text = _wait_for("model loaded", process, log.fileno())
             finally:
-                process.kill()
-                process.wait()
+                _end(process)
         return parse_log(text, [endpoint for _, endpoint in self._devices])
 
     def dry_run_quantize(
@@ -251,12 +246,9 @@ class Engine:
 
     def _start_device(self) -> tuple[subprocess.Popen[bytes], str]:
         port = _free_port()
-        process = subprocess.Popen(
+        process = self._spawn(
             [self._programs["ggml-rpc-server"], "-H", "127.0.0.1", "-p", str(port), "-t", "1"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            stdin=subprocess.DEVNULL,
-            env=self._environment,
+            subprocess.DEVNULL,
         )
         for _ in range(500):
             with socket.socket() as probe:
@@ -265,9 +257,15 @@ class Engine:
             if process.poll() is not None:
                 break
             time.sleep(0.01)
-        process.kill()
-        process.wait()
+        _end(process)
         raise EngineError(f"ggml-rpc-server does not listen on port {port}")
+
+    def _spawn(self, command: Sequence[str], log: int) -> subprocess.Popen[bytes]:
+        """Start a server that ends with this process, however this process ends."""
+        watched = command if os.name == "nt" else ["sh", "-c", _WATCH, *command]
+        return subprocess.Popen(
+            watched, stdout=log, stderr=log, stdin=subprocess.PIPE, env=self._environment
+        )
 
     def _ask(self, program: str, flags: Sequence[str]) -> tuple[str, str]:
         try:
@@ -317,6 +315,11 @@ def parse_log(text: str, endpoints: Sequence[str] = ()) -> Load:
     return load
 
 
+# Runs "$0" "$@" until it ends or until the pipe on standard input is closed.
+_WATCH = (
+    'exec 3<&0; "$0" "$@" 3<&- & server=$!; (read -r _ <&3; kill -9 $server) & '
+    "wait $server; code=$?; kill $! 2>&-; exit $code"
+)
 _WHY = re.compile(r" E |what\(\)|GGML_ASSERT|fatal error|error:")
 _BUFFER = re.compile(
     r"^.*: +(\S+) +(model|KV|RS|output|compute) buffer size = +([\d.]+) MiB", re.MULTILINE
@@ -350,6 +353,14 @@ def _flags(config: RunConfig, n_devices: int) -> list[str]:
     ):
         flags += flag if wanted else []
     return flags
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.stdin is not None:
+        process.stdin.close()
+    if os.name == "nt":
+        process.kill()
+    process.wait()
 
 
 def _wait_for(line: str, process: subprocess.Popen[bytes], log: int) -> str:
