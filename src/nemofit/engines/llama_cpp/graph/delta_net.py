@@ -90,6 +90,7 @@ def kimi_delta_attention(ctx: Context, state: RecurrentState, il: int, x: T) -> 
     matrix = own_state(state, il, head, heads)
     out = ops.cont(attend(state, il, (unit(q), unit(k), v, gate, beta), matrix))
     out = ctx.norm(ops.reshape(out, head, heads, n), ctx.w(il, "ssm_norm"), il=il)
+    x = ops.reshape(state.by_sequence(x), x.ne[0], n)
     full = ctx.w(il, "ssm_g")
     if full is not None:
         z = ops.mul_mat(full, x)
