@@ -33,6 +33,8 @@ from .sources import source_of
 
 HALF_ABILITY = 10**10
 """Parameters at which a model's ability counts as one half."""
+_CLOSE = 0.97
+"""A guess that promises no more than this is not worked out."""
 _ON_GPUS = ("gpu_layers", "tensor_split", "cpu_moe_layers", "override_tensors", "kv_offload")
 
 
@@ -115,7 +117,7 @@ class _Across:
         least = self.goal.min_tokens_per_second or 0.0
         best: Plan | None = None
         for guess in sorted(self._guesses(model, found), key=lambda g: g.score, reverse=True):
-            if best is not None and best.score >= guess.score:
+            if best is not None and best.score >= guess.score * _CLOSE:
                 break
             plan = self._plan(model, found, guess)
             if plan is None or plan.tokens_per_second < least:

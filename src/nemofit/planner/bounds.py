@@ -1,7 +1,7 @@
-"""The most that a configuration could keep on the GPUs if it needed no compute buffer.
+"""The most that a configuration could keep on the GPUs, by weights and cache alone.
 
-Nothing that fits keeps more there, so the speed of this placement is an upper bound, found without
-replaying a graph.
+Nothing that fits keeps more there than what fits without a compute buffer, so the speed of that
+placement is an upper bound, found without replaying a graph.
 """
 
 from __future__ import annotations
@@ -18,19 +18,35 @@ from .records import Room
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """Device of each block and of the output, and blocks whose experts stay on the host."""
+    """Where everything would lie.
+
+    Attributes:
+        units: Device of each block and of the output.
+        gpu_layers, cpu_moe_layers: The same as llama.cpp's counts.
+        gpu_bytes: Weights and cache on the GPUs.
+    """
 
     units: tuple[int, ...]
+    gpu_layers: int
     cpu_moe_layers: int
+    gpu_bytes: int
 
 
 def bound(
-    estimator: Estimator, config: RunConfig, room: Room, cache: Sequence[int]
+    estimator: Estimator,
+    config: RunConfig,
+    room: Room,
+    cache: Sequence[int],
+    *,
+    spare: int = 0,
+    move_experts: bool = True,
 ) -> Bound | None:
     """The placement, all GPUs taken for one as fast as the fastest; None: not even this fits.
 
     Args:
         cache: Bytes of KV cache of the first n blocks, for n from 0 on.
+        spare: Bytes on the GPUs to leave for everything else.
+        move_experts: Experts may lie on the host although their block does not.
     """
     blocks = estimator.blocks
     sizes = weight_sizes(estimator.model, estimator.types, estimator.key, config.backend)
@@ -45,8 +61,8 @@ def bound(
         weights = sizes.gpu[blocks] - sizes.gpu[first] - experts
         return weights + kept[blocks] - kept[first] + sizes.output_gpu
 
-    pool = sum(room.budgets.gpus)
-    experts = blocks if sizes.experts_gpu[blocks] else 0
+    pool = sum(room.budgets.gpus) - spare
+    experts = blocks if move_experts and sizes.experts_gpu[blocks] else 0
     first, moe = _most(config, blocks, experts, lambda f, m: on_gpus(f, m) <= pool)
     if first < 0:
         return None
@@ -64,7 +80,8 @@ def bound(
         default=HOST,
     )
     first = min(first, blocks + 1)
-    return Bound((HOST,) * first + (fastest,) * (blocks + 1 - first), moe)
+    layers = blocks + 1 - first
+    return Bound((HOST,) * first + (fastest,) * layers, layers, moe, on_gpus(first, moe))
 
 
 def _most(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import accumulate
 
@@ -16,7 +17,7 @@ from nemofit.speed import Speed
 from nemofit.speed.estimate import figures_of, speed_of
 from nemofit.speed.work import Work, work_of
 
-from .bounds import bound
+from .bounds import Bound, bound
 from .defaults import check_offload, config_of, notes_of, settled
 from .goal import Goal
 from .quality import Quality, expected
@@ -24,6 +25,9 @@ from .records import Plan, Room
 from .score import score
 from .sources import Source
 from .timing import UnitWork
+
+_BELOW = 4
+"""Steps beyond an estimate that are worked out before the whole range is searched."""
 
 
 class Sizer:
@@ -62,11 +66,7 @@ class Sizer:
 
     def bound(self, quant: str | None, config: RunConfig, source: Source) -> Speed | None:
         """The speed that this configuration cannot exceed; None where it cannot fit."""
-        key = config.context, config.kv_type_k, config.kv_type_v
-        if key not in self._caches:
-            self._caches[key] = tuple(accumulate(layer_bytes(self.model, config), initial=0))
-        estimator = self.estimator(quant, source.imatrix)
-        found = bound(estimator, config, self.room, self._caches[key])
+        found = self._bound(quant, config, source)
         if found is None:
             return None
         works = self._unit_work(quant, config, source.imatrix).placed(
@@ -119,31 +119,132 @@ class Sizer:
         )
         return replace(plan, score=score(plan, self.goal.prefer))
 
+    def _bound(
+        self, quant: str | None, config: RunConfig, source: Source, spare: int = 0
+    ) -> Bound | None:
+        key = config.context, config.kv_type_k, config.kv_type_v
+        if key not in self._caches:
+            self._caches[key] = tuple(accumulate(layer_bytes(self.model, config), initial=0))
+        return bound(
+            self.estimator(quant, source.imatrix),
+            config,
+            self.room,
+            self._caches[key],
+            spare=spare,
+            move_experts=self.goal.knobs.get("cpu_moe_layers") != 0,
+        )
+
     def _offload(self, quant: str | None, config: RunConfig, source: Source) -> RunConfig | None:
         """The configuration with the most on the GPUs that fits; what is fixed stays."""
-        room = self.room
-
-        def solve(config: RunConfig) -> RunConfig | None:
-            return Solver(
-                self.estimator(quant, source.imatrix),
-                config,
-                room.budgets.gpus,
-                room.budgets.host,
-                tuple(gpu.architecture for gpu in room.machine.gpus),
-            ).solve()
-
-        found = solve(config)
+        if not config.override_tensors:
+            if len(self.room.machine.gpus) == 1:
+                return self._on_one_gpu(quant, config, source)
+            if config.gpu_layers is None and self.goal.knobs.get("cpu_moe_layers") is None:
+                return self._on_several_gpus(quant, config, source)
+        found = self._solve(quant, config, source)
         if found is None or self.goal.knobs.get("cpu_moe_layers") != 0 or not found.cpu_moe_layers:
             return found
         best, low, high = None, 0, self.model.integer("block_count") + 1
         while low <= high and config.gpu_layers is None:
             middle = (low + high) // 2
-            found = solve(config.replace(gpu_layers=middle))
+            found = self._solve(quant, config.replace(gpu_layers=middle), source)
             if found is not None and not found.cpu_moe_layers:
                 best, low = found, middle + 1
             else:
                 high = middle - 1
         return best
+
+    def _solve(self, quant: str | None, config: RunConfig, source: Source) -> RunConfig | None:
+        return Solver(
+            self.estimator(quant, source.imatrix),
+            config,
+            self.room.budgets.gpus,
+            self.room.budgets.host,
+            tuple(gpu.architecture for gpu in self.room.machine.gpus),
+        ).solve()
+
+    def _on_one_gpu(self, quant: str | None, config: RunConfig, source: Source) -> RunConfig | None:
+        """The same in two or three replays: what a placement needs beside weights and cache, its
+        buffers and the driver's share, hardly differs from that of its neighbours."""
+        estimator = self.estimator(quant, source.imatrix)
+        best: RunConfig | None = None
+        spare, tried = 0, set[tuple[int, int]]()
+        while (found := self._bound(quant, config, source, spare)) is not None:
+            key = found.gpu_layers, found.cpu_moe_layers
+            if key in tried:
+                break
+            tried.add(key)
+            trial = config.replace(gpu_layers=key[0], cpu_moe_layers=key[1])
+            memory = estimator.memory(
+                trial, 1, generations=[self.room.machine.gpus[0].architecture]
+            )
+            used, beside = memory.gpus[0].total_bytes, memory.host.total_bytes
+            if self.room.budgets.fits([used], beside):
+                best = trial
+            elif best is not None or used <= self.room.budgets.gpus[0]:
+                break
+            spare = used - found.gpu_bytes
+        return best
+
+    def _on_several_gpus(
+        self, quant: str | None, config: RunConfig, source: Source
+    ) -> RunConfig | None:
+        """The same on several: about how much fits in all of them together, then those around it.
+
+        Step 0 has everything on the GPUs; each further step moves one block's experts to the host,
+        and when there are none left, one block.
+        """
+        blocks = self.model.integer("block_count")
+        experts = blocks if self.model.integer("expert_count") else 0
+
+        def at(step: int) -> RunConfig:
+            layers = blocks + 1 - max(step - experts, 0)
+            return config.replace(gpu_layers=layers, cpu_moe_layers=min(step, experts))
+
+        def solve(step: int) -> RunConfig | None:
+            return self._solve(quant, at(step), source)
+
+        about = self._about(quant, config, source, at, experts)
+        if about is None:
+            return None
+        step = max(about - 1, 0)
+        solved = solve(step)
+        while solved is not None and step > 0 and solved.cpu_moe_layers == min(step, experts):
+            step -= 1
+            larger = solve(step)
+            if larger is None:
+                return solved
+            solved = larger
+        for further in range(step + 1, min(step + _BELOW, blocks + 1 + experts) + 1):
+            solved = solved or solve(further)
+        return solved or self._solve(quant, config, source)
+
+    def _about(
+        self,
+        quant: str | None,
+        config: RunConfig,
+        source: Source,
+        at: Callable[[int], RunConfig],
+        experts: int,
+    ) -> int | None:
+        """The step that a bound finds, once without and once with what else a placement needs."""
+        rough = self._bound(quant, config, source)
+        if rough is None:
+            return None
+        room, blocks = self.room, self.model.integer("block_count")
+
+        def step_of(found: Bound) -> int:
+            return blocks + 1 - found.gpu_layers + found.cpu_moe_layers
+
+        memory = self.estimator(quant, source.imatrix).memory(
+            at(step_of(rough)),
+            len(room.machine.gpus),
+            budgets=room.budgets.gpus,
+            generations=[gpu.architecture for gpu in room.machine.gpus],
+        )
+        spare = sum(gpu.total_bytes for gpu in memory.gpus) - rough.gpu_bytes
+        found = self._bound(quant, config, source, spare)
+        return blocks + 1 + experts if found is None else step_of(found)
 
     def _works_of(
         self, quant: str | None, config: RunConfig, source: Source, room: Room
