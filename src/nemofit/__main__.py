@@ -28,7 +28,7 @@ def _collect_seldom() -> None:
     """A process this short frees its memory soon enough; looking for it costs 7 % of the time."""
     import gc
 
-    gc.set_threshold(100_000, 20, 20)
+    gc.set_threshold(20_000, 20, 20)
 
 
 if __name__ == "__main__":
