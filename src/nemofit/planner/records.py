@@ -187,6 +187,16 @@ class Plan:
             short.append((self.memory.host, self.memory.host.total_bytes - host_over))
         return tuple(short)
 
+    @property
+    def spare_host_bytes(self) -> int | None:
+        """What the host has left beside this plan; None: its memory is not known."""
+        offers = self.room.budgets
+        if offers.host is None:
+            return None
+        gpus = [device.total_bytes for device in self.memory.gpus]
+        shared = sum(n for n, own in zip(gpus, offers.shared, strict=False) if own)
+        return max(0, offers.host - shared - self.memory.host.total_bytes)
+
     def command(self, engine: str | None = None) -> str:
         """The line to type, for a POSIX shell.
 
@@ -198,7 +208,9 @@ class Plan:
         """
         engine = engine or self.engine
         if engine == "llama.cpp":
-            return server_command(self.config, self.weights, len(self.memory.gpus))
+            return server_command(
+                self.config, self.weights, len(self.memory.gpus), self.spare_host_bytes
+            )
         if engine == "ollama":
             from nemofit.engines.ollama.launch import run_command
 

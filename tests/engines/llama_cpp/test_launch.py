@@ -133,3 +133,13 @@ def test_what_a_plan_stands_on_is_always_said() -> None:
 def test_where_downloads_go(environment: dict[str, str], expected: str) -> None:
     """In the order of llama.cpp's common/hf-cache.cpp."""
     assert Path(expected) == download_directory(environment, Path("/home/me"))
+
+
+def test_the_cache_of_saved_prompts_fits_beside_the_plan() -> None:
+    """llama-server keeps up to 8 GiB of prompts in host memory unless it is told otherwise."""
+    config = RunConfig(gpu_layers=33, tensor_split=(1,))
+    roomy = server_arguments(config, Weights(path="m.gguf"), 1, 8192 * 2**20)
+    tight = server_arguments(config, Weights(path="m.gguf"), 1, 100 * 2**20)
+    assert "-cram" not in roomy
+    assert tight[tight.index("-cram") + 1] == "100"
+    assert "-cram" not in server_arguments(config, Weights(path="m.gguf"), 1)

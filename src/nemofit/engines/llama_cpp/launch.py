@@ -12,10 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from nemofit.units import MIB
+
 from .config import RunConfig
 
 _DEFAULTS = RunConfig()
 _NO_GPU = ["-dev", "none"]
+_PROMPT_CACHE_MIB = 8192  # llama-server's default of -cram, host memory for saved prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +41,17 @@ class Weights:
         return ["-hf", f"{self.repository}:{self.quant}" if self.quant else self.repository]
 
 
-def server_arguments(config: RunConfig, weights: Weights, gpus: int) -> list[str]:
+def server_arguments(
+    config: RunConfig, weights: Weights, gpus: int, spare_host_bytes: int | None = None
+) -> list[str]:
     """The argument list of ``llama-server`` for a configuration whose values are all settled.
 
     Args:
         config: With ``gpu_layers`` as a number (None prints ``all``).
         weights: Where the weights come from.
         gpus: Devices that the plan knows of; 0 tells llama.cpp to use none, whatever it finds.
+        spare_host_bytes: Host memory beside the plan; the cache of saved prompts, 8 GiB by
+            default, is limited to it. None: not known, the default stays.
     """
     c = config
     args = ["llama-server", *weights.arguments(), "-c", str(c.context)]
@@ -62,8 +69,10 @@ def server_arguments(config: RunConfig, weights: Weights, gpus: int) -> list[str
         args += ["-b", str(c.batch)]
     if c.ubatch != _DEFAULTS.ubatch:
         args += ["-ub", str(c.ubatch)]
-    args += ["-np", str(c.parallel), *_switches(c, gpus), "-fit", "off"]
-    return args
+    args += ["-np", str(c.parallel), *_switches(c, gpus)]
+    if spare_host_bytes is not None and spare_host_bytes < _PROMPT_CACHE_MIB * MIB:
+        args += ["-cram", str(spare_host_bytes // MIB)]
+    return [*args, "-fit", "off"]
 
 
 def _switches(c: RunConfig, gpus: int) -> list[str]:
@@ -83,9 +92,11 @@ def _switches(c: RunConfig, gpus: int) -> list[str]:
     return args
 
 
-def server_command(config: RunConfig, weights: Weights, gpus: int) -> str:
+def server_command(
+    config: RunConfig, weights: Weights, gpus: int, spare_host_bytes: int | None = None
+) -> str:
     """The same as one line for a POSIX shell, every value quoted."""
-    return shlex.join(server_arguments(config, weights, gpus))
+    return shlex.join(server_arguments(config, weights, gpus, spare_host_bytes))
 
 
 def download_directory(environ: Mapping[str, str], home: Path) -> Path:
