@@ -313,4 +313,23 @@ ROWS: dict[str, Architecture] = {
         causal=False,
         window_period=6,
     ),
+    "gemma3n": Architecture(
+        graph="gemma3n",
+        embedding_scale=True,
+        rope_factors=False,
+        window_period=5,
+        own_caches=20,
+        output_first=True,
+        sparse_blocks=10,
+        logits="cap",
+    ),
+    "gemma4": Architecture(
+        graph="gemma4",
+        embedding_scale=True,
+        window_factors=False,
+        window_period=0,
+        output_first=True,
+        rows_behind_norm=True,
+        logits="cap",
+    ),
 }

@@ -22,6 +22,7 @@ from .recurrent_state import states
 
 OUTPUT_COPY = "token_embd.as_output.weight"
 _COPIES = 4  # GGML_SCHED_MAX_COPIES
+_PER_BLOCK_INPUT = "per_layer_token_embd"
 _PINNED_BELOW = 32  # llama-context.cpp: graph_get_cb, tokens
 
 
@@ -79,7 +80,9 @@ class ComputeBuffers:
         self.types = types
         self.types_key = types_key
         self.n_gpus = n_gpus
-        self.whole = whole
+        # every block's own input is handed over apart
+        self.whole = whole or any(t.name.startswith(_PER_BLOCK_INPUT) for t in model.tensors)
+        self.blocks = tuple(range(len(kinds(model))))
         self.build = builder_of(model)
         self.backend = BACKENDS[config.backend]
         self.offloaded = self.backend.offload and config.op_offload and n_gpus > 0
@@ -103,6 +106,20 @@ class ComputeBuffers:
             full: Everything is offloaded.
             placed: Gives the placement of every tensor; asked only when a graph is replayed.
         """
+        return self._peaks(config, units, full, placed, whole=self.whole) or self._peaks(
+            config, units, full, placed, whole=True
+        )
+
+    def _peaks(
+        self,
+        config: RunConfig,
+        units: tuple[int, ...],
+        full: bool,
+        placed: Callable[[], Placement],
+        *,
+        whole: bool,
+    ) -> list[int]:
+        """The same from one replay; empty where few blocks cannot stand for all."""
         typed = self.offloaded and (config.cpu_moe_layers > 0 or not full)
         moved = self.types_key if typed else None
         scattered = self.scattered or bool(config.override_tensors)
@@ -111,7 +128,7 @@ class ComputeBuffers:
             config.cpu_moe_layers,
             config.override_tensors,
             moved,
-            self.whole,
+            whole,
             (self.types_key, config.backend) if self.scattered else None,
         )
         signature = self.model.memo.get(place_key)
@@ -123,7 +140,7 @@ class ComputeBuffers:
                 units,
                 placed,
                 typed=typed,
-                whole=self.whole,
+                whole=whole,
                 scattered=scattered,
             )
         layers, sequence = signature
@@ -131,11 +148,19 @@ class ComputeBuffers:
         key = (sequence, n_copies, full)
         found = self.peaks.get(key)
         if found is None:
-            found = self.peaks[key] = self._replay(layers, units, n_copies, full, placed())
+            shapes = self.shapes
+            if typed and self.keeps_pins:
+                # one token each is too few for the GPUs to take over what lies on the host
+                few = self.shapes[0].sequences
+                shapes += (replace(self.shapes[0], tokens=few, outputs=few),)
+            found = self.peaks[key] = self._replay(
+                shapes, layers, units, n_copies, full, placed()
+            )
         return found
 
     def _replay(
         self,
+        shapes: tuple[GraphShape, ...],
         layers: tuple[int, ...],
         units: tuple[int, ...],
         n_copies: int,
@@ -145,7 +170,7 @@ class ComputeBuffers:
         n = self.n_gpus
         backends = [self.backend] * n + [self.backend.host() if n else BACKENDS["cpu"]]
         found = []
-        for reserved in self.shapes:
+        for reserved in shapes:
             shape = replace(
                 reserved,
                 layers=layers,
@@ -156,6 +181,8 @@ class ComputeBuffers:
             self.build(ctx)
             scheduler = Scheduler(backends, n_copies, self.offloaded)
             found.append(scheduler.peaks(ctx.g, self.keeps_pins))
+            if n_copies > 1 and len(layers) < len(scheduler.splits) and layers != self.blocks:
+                return []  # the copies of every split's inputs are kept all the time
         return [max(sizes) for sizes in zip(*found, strict=True)]
 
 
@@ -185,8 +212,7 @@ def _signature(
     if whole:
         layers = tuple(range(len(sequence)))
     else:
-        alike = [x[:3] for x in sequence]
-        layers = shorten(sequence, alike, recurrent=any(states(model)))
+        layers = shorten(sequence, recurrent=any(states(model)))
     return layers, (tuple(sequence[il] for il in layers), units[-1], output_type)
 
 

@@ -15,7 +15,7 @@ from nemofit.catalog.model import ModelSpec
 from .kv_cache import cache_sources, row_of, window_layers
 
 BLOCK = re.compile(r"blk\.(\d+)\.(.*)")
-_KEEP_SINGLE = 4  # blocks kept of a run of equal ones
+_KEEP_SINGLE = 5  # blocks kept of a run of equal ones
 _KEEP_GROUPS = 3  # groups kept of a run of equal groups
 _LONGEST_GROUP = 16
 _SHORT_ENOUGH = 12
@@ -25,6 +25,7 @@ _KEEP_SINGLE_STATES = 8
 _KEEP_GROUPS_STATES = 4
 _SHORT_ENOUGH_STATES = 24
 _TURN = 6
+_PAIR = 2  # results of neighbouring blocks take turns in a buffer
 _PER_LAYER = (
     "attention.head_count", "attention.head_count_kv", "feed_forward_length", "expert_used_count",
     "swiglu_clamp_exp", "swiglu_clamp_shexp",
@@ -60,6 +61,7 @@ def kinds(model: ModelSpec) -> tuple[int, ...]:
         apart = model.integer("attn_res.block_size")
         row = row_of(model)
         sparse = row.sparse_blocks if row else 0
+        step = row.no_rope_step if row else 0
         lists = (model.metadata.get(k) for k in _PER_LAYER)
         per_layer = [values for values in lists if isinstance(values, tuple)]
         out = []
@@ -77,22 +79,18 @@ def kinds(model: ModelSpec) -> tuple[int, ...]:
                 il < deepstack,
                 (il // apart, il % apart == 0) if apart else None,
                 il < sparse,
+                step > 0 and (il + 1) % step == 0,
             )
             out.append(ids.setdefault(kind, len(ids)))
         found = model.memo["kinds"] = tuple(out)
     return found
 
 
-def shorten(
-    signature: Sequence[Hashable], alike: Sequence[Hashable], *, recurrent: bool = False
-) -> tuple[int, ...]:
+def shorten(signature: Sequence[Hashable], *, recurrent: bool = False) -> tuple[int, ...]:
     """Indices of the blocks that stand for all of them, in order.
 
     Args:
         signature: What decides each block's part of the graph.
-        alike: The same without the types of weights that are copied to a GPU. Such copies meet
-            nothing but their own block, so of a run of alike blocks each signature needs to be
-            there, not each order of them.
         recurrent: There are blocks with a recurrent state.
     """
     kept = list(range(len(signature)))
@@ -105,35 +103,14 @@ def shorten(
         return tuple(kept)
     for period in range(1, _LONGEST_GROUP + 1):
         keep = _KEEP_SINGLE if period == 1 else _KEEP_GROUPS
-        kept = _drop_repeats([signature[i] for i in kept], kept, period, keep)
+        kept = _drop_repeats([signature[i] for i in kept], kept, period, keep, _PAIR)
         if len(kept) <= _SHORT_ENOUGH:
             break
-    return tuple(_drop_known(signature, alike, kept))
-
-
-def _drop_known(
-    signature: Sequence[Hashable], alike: Sequence[Hashable], kept: Sequence[int]
-) -> list[int]:
-    """Drop inner blocks of a run of alike ones whose very signature the run already has."""
-    out: list[int] = []
-    first = 0
-    while first < len(kept):
-        end = first
-        while end < len(kept) and alike[kept[end]] == alike[kept[first]]:
-            end += 1
-        run = kept[first:end]
-        ends = {*run[:2], *run[-2:]}
-        known = {signature[i] for i in ends}
-        for i in run:
-            if i in ends or signature[i] not in known:
-                out.append(i)
-                known.add(signature[i])
-        first = end
-    return out
+    return tuple(kept)
 
 
 def _drop_repeats(
-    sig: list[Hashable], kept: list[int], period: int, keep: int, turn: int = 1
+    sig: list[Hashable], kept: list[int], period: int, keep: int, turn: int
 ) -> list[int]:
     """Shorten runs of equal groups to ``keep`` groups, dropping multiples of ``turn``."""
     out: list[int] = []

@@ -310,6 +310,10 @@ class Context:
             x = ops.mul(ops.repeat(x, n_embd, used, n), weights)
         y = self._expert_products(il, x, chosen, activation)
         y = ops.mul_mat_id(self.must(il, "ffn_down_exps"), y, chosen)
+        scale = self.weights.get(f"blk.{il}.ffn_down_exps.scale")
+        if scale is not None:
+            scale = ops.repeat(ops.reshape(scale, 1, n_expert), 1, n_expert, n)
+            y = ops.mul(y, ops.get_rows(scale, chosen))
         y.precise = precise
         down_bias = self.b(il, "ffn_down_exps")
         if down_bias is not None:

@@ -42,9 +42,11 @@ class Decoder:
             row.residual_scale is None and m.number("residual_scale") != 0
         )
         x = self.embedding = ctx.input_embedding()
-        if row.embedding_scale or (row.embedding_scale is None and m.number("embedding_scale")):
+        if row.embedding_scale:
             x = ops.scale(x)
-        ctx.g.expand(x)
+        elif row.embedding_scale is None and m.number("embedding_scale"):
+            x = ops.scale(x)
+            ctx.g.expand(x)
         self.x = x
         by_sections = row.positions_by_sections and "rope.dimension_sections" in m.metadata
         self.pos = ctx.input_positions(4 if by_sections else row.positions_per_token)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from nemofit.catalog.model import ModelSpec
 from nemofit.engines.llama_cpp.architectures import ROWS, Architecture
 
-from . import decoder, encoder, hybrid, latent, latent_hybrid
+from . import decoder, encoder, gemma, hybrid, latent, latent_hybrid
 from .context import Context
 
 BUILDERS: dict[str, Callable[[Context, Architecture], None]] = {
@@ -17,6 +17,8 @@ BUILDERS: dict[str, Callable[[Context, Architecture], None]] = {
     "latent": latent.build,
     "encoder": encoder.build,
     "bert": encoder.build_bert,
+    "gemma3n": gemma.build_3n,
+    "gemma4": gemma.build,
 }
 
 
