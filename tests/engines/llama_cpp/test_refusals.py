@@ -6,7 +6,7 @@ import pytest
 
 from nemofit import RunConfig, estimate_memory, load_model
 from nemofit.catalog.model import ModelSpec
-from nemofit.errors import UsageError
+from nemofit.errors import DataError, UsageError
 
 
 def test_quantized_v_needs_flash_attention() -> None:
@@ -47,3 +47,13 @@ def test_split_of_the_wrong_length() -> None:
     model = load_model("llama-3.1-8b")
     with pytest.raises(UsageError, match="3 entries for 2 GPUs"):
         estimate_memory(model, "Q4_K_M", RunConfig(tensor_split=(1, 1, 1)), n_gpus=2)
+
+
+@pytest.mark.parametrize("missing", ["attn_k.weight", "attn_v.weight"])
+def test_a_file_without_a_tensor_is_named(missing: str) -> None:
+    """A damaged file gives one clear line."""
+    base = load_model("qwen2.5-72b")
+    tensors = tuple(t for t in base.tensors if t.name != f"blk.3.{missing}")
+    model = ModelSpec(id="damaged", architecture="qwen2", metadata=base.metadata, tensors=tensors)
+    with pytest.raises(DataError, match="tensors of damaged do not make a 'qwen2' model"):
+        estimate_memory(model, "Q8_0")

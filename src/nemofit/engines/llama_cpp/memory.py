@@ -9,7 +9,7 @@ from itertools import accumulate
 from nemofit.catalog.filetypes import tensor_types
 from nemofit.catalog.model import ModelSpec
 from nemofit.engines.base import DeviceMemory, Memory
-from nemofit.errors import UsageError
+from nemofit.errors import DataError, UsageError
 
 from .bound import bound_bytes
 from .compute import ComputeBuffers, copies
@@ -30,6 +30,9 @@ from .placement import (
 )
 from .refusals import check
 from .stranded import stranded
+
+# what a graph runs into when a file lacks tensors or its numbers contradict each other
+_SENSELESS = (LookupError, ArithmeticError, AssertionError)
 
 
 class Estimator:
@@ -76,7 +79,14 @@ class Estimator:
     ) -> Memory:
         """Size one configuration; arguments and errors as for :func:`estimate_memory`."""
         split = split_of(config, n_gpus, budgets)
-        return self.frame(config, n_gpus, generations).memory(config, split)
+        try:
+            return self.frame(config, n_gpus, generations).memory(config, split)
+        except _SENSELESS as e:
+            raise DataError(
+                f"the metadata and tensors of {self.model.id} do not make"
+                f" a {self.model.architecture!r} model ({type(e).__name__}: {e})",
+                "the file is damaged, or made for another version of its architecture",
+            ) from e
 
 
 class Frame:
