@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Sequence
+from math import gcd
 
 from nemofit.catalog.model import ModelSpec
 
 from .kv_cache import cache_sources, row_of, window_layers
 
 BLOCK = re.compile(r"blk\.(\d+)\.(.*)")
-_KEEP_SINGLE = 5  # blocks kept of a run of equal ones
+_KEEP_SINGLE = 4  # blocks kept of a run of equal ones
 _KEEP_GROUPS = 3  # groups kept of a run of equal groups
 _LONGEST_GROUP = 16
 _SHORT_ENOUGH = 12
@@ -24,8 +25,7 @@ _SHORT_ENOUGH = 12
 _KEEP_SINGLE_STATES = 8
 _KEEP_GROUPS_STATES = 4
 _SHORT_ENOUGH_STATES = 24
-_TURN = 6
-_PAIR = 2  # results of neighbouring blocks take turns in a buffer
+_TURN = 6  # where results lie in a buffer comes back after one, two or three blocks
 _PER_LAYER = (
     "attention.head_count", "attention.head_count_kv", "feed_forward_length", "expert_used_count",
     "swiglu_clamp_exp", "swiglu_clamp_shexp",
@@ -103,7 +103,8 @@ def shorten(signature: Sequence[Hashable], *, recurrent: bool = False) -> tuple[
         return tuple(kept)
     for period in range(1, _LONGEST_GROUP + 1):
         keep = _KEEP_SINGLE if period == 1 else _KEEP_GROUPS
-        kept = _drop_repeats([signature[i] for i in kept], kept, period, keep, _PAIR)
+        turn = _TURN // gcd(_TURN, period)
+        kept = _drop_repeats([signature[i] for i in kept], kept, period, keep, turn)
         if len(kept) <= _SHORT_ENOUGH:
             break
     return tuple(kept)
