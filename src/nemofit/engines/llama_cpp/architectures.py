@@ -242,12 +242,16 @@ ROWS: dict[str, Architecture] = {
         normalize_experts=False,
     ),
     "lfm2": _SHORT_CONVOLUTION,
-    "lfm2moe": _SHORT_CONVOLUTION,
+    "lfm2moe": replace(_SHORT_CONVOLUTION, gating="sigmoid"),
     "kimi-k3": Architecture(
-        graph="latent_hybrid", rope="none", activation="situ", rows_at_end=True
+        graph="latent_hybrid", rope="none", activation="situ", gating="sigmoid", rows_at_end=True
     ),
     "kimi-linear": Architecture(
-        graph="latent_hybrid", rope="none", single_sequence=True, normalize_experts=True
+        graph="latent_hybrid",
+        rope="none",
+        single_sequence=True,
+        gating="sigmoid",
+        normalize_experts=True,
     ),
     "olmo": Architecture(norm="layer", plain_norm=True),
     "arcee": Architecture(activation="relu_sqr"),

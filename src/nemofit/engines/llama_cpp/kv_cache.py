@@ -183,7 +183,9 @@ class LayerCache:
 def layer_caches(model: ModelSpec) -> tuple[LayerCache | None, ...]:
     """The cache of each block; None where a block has none of its own.
 
-    No attention, a cache shared with another block, a next-token block, an encoder.
+    A cache shared with another block, a next-token block, an encoder; no attention in a model that
+    has recurrent blocks. Elsewhere a block without attention has a cache without heads, which is
+    not empty: transposed values are as wide as the widest block's.
     """
     n = model.integer("block_count")
     row = row_of(model)
@@ -198,7 +200,8 @@ def layer_caches(model: ModelSpec) -> tuple[LayerCache | None, ...]:
     alone = [s is not None and s.alone for s in states(model)]
     out: list[LayerCache | None] = []
     for il in range(n):
-        if not heads[il] or il >= loaded or sources[il] != il or alone[il]:
+        bare = not heads[il] and any(states(model))
+        if bare or il >= loaded or sources[il] != il or alone[il]:
             out.append(None)
             continue
         k, v = sizes[il]

@@ -51,10 +51,10 @@ def _trial(model: ModelSpec, t: Tensor, type_: str) -> T:
 
 
 def _scan(model: ModelSpec, a: T) -> T:
-    width = model.integer("ssm.state_size") if a.ne[0] == 1 else a.ne[0]
-    heads = a.ne[1]
+    width, heads, groups = a.ne[0], a.ne[1], 1
+    if width == 1:  # Mamba 2
+        width, groups = model.integer("ssm.state_size"), max(1, model.integer("ssm.group_count"))
     head = model.integer("ssm.inner_size") // heads
-    groups = max(1, model.integer("ssm.group_count"))
     b = ops.leaf("F32", width, groups, _ROWS, _SEQUENCES)
     return ops.ssm_scan(
         ops.leaf("F32", width, head, heads, _SEQUENCES),
