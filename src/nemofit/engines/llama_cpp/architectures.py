@@ -58,6 +58,8 @@ class Architecture:
         causal: Tokens see earlier ones only; None: as the metadata says.
         own_caches: So many blocks have a cache of their own, the others read the last one of their
             kind; 0: all but as many as the metadata names.
+        indexer: Which cache an indexer has that chooses what is attended to: "" where there is none,
+            "keys" of one head, "both" keys and values of one head behind the leading dense blocks.
         tied: Without an output matrix the embedding serves as one.
         output_first: The output matrix is loaded before the embedding: where one serves as both,
             the host then holds it twice.
@@ -109,6 +111,7 @@ class Architecture:
     cached: bool = True
     causal: bool | None = None
     own_caches: int = 0
+    indexer: str = ""
     tied: bool = True
     output_first: bool = False
     next_loads: str = ""
@@ -142,6 +145,14 @@ _SHORT_CONVOLUTION = Architecture(
 _LATENT = Architecture(graph="latent", rope_factors=False, temperature="metadata")
 _BERT = Architecture(
     graph="bert", norm="layer", activation="gelu", rope="none", cached=False, tied=False
+)
+_INDEXED = replace(
+    _LATENT,
+    graph="indexed",
+    temperature="",
+    indexer="keys",
+    gating="sigmoid",
+    next_loads="exp_probs_b",
 )
 
 ROWS: dict[str, Architecture] = {
@@ -335,5 +346,10 @@ ROWS: dict[str, Architecture] = {
         output_first=True,
         rows_behind_norm=True,
         logits="cap",
+    ),
+    "deepseek32": _INDEXED,
+    "glm-dsa": _INDEXED,
+    "minimax-m3": Architecture(
+        graph="blockwise", rope_factors=False, indexer="both", gating="sigmoid"
     ),
 }

@@ -5,7 +5,7 @@ Source: llama-context.cpp (sched_reserve, graph_reserve), llama.cpp 0c1e570.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 
 from nemofit.catalog.model import ModelSpec
@@ -15,14 +15,13 @@ from .graph.backends import BACKENDS
 from .graph.context import Context, GraphShape, Weights
 from .graph.models import builder_of
 from .graph.scheduler import Scheduler
-from .kv_cache import cells, is_causal, micro_batch, pools, row_of
+from .kv_cache import cells, indexed_layers, is_causal, micro_batch, pools, row_of
 from .layers import block_tensors, kinds, shorten
 from .placement import HOST, Placement
 from .recurrent_state import states
 
 OUTPUT_COPY = "token_embd.as_output.weight"
 _COPIES = 4  # GGML_SCHED_MAX_COPIES
-_PER_BLOCK_INPUT = "per_layer_token_embd"
 _PINNED_BELOW = 32  # llama-context.cpp: graph_get_cb, tokens
 
 
@@ -48,6 +47,14 @@ def outputs(model: ModelSpec, config: RunConfig, tokens: int) -> int:
     if config.program == "llama-server" and not pools(model, config):
         return min(tokens, config.parallel)
     return min(tokens, config.batch)
+
+
+def every_block_counts(model: ModelSpec) -> Iterator[bool]:
+    """Why few blocks cannot stand for all, whatever the placement."""
+    # each block's own input is handed over apart
+    yield any(t.name.startswith("per_layer_token_embd") for t in model.tensors)
+    # each indexer leaves a constant behind
+    yield any(indexed_layers(model))
 
 
 class ComputeBuffers:
@@ -80,8 +87,7 @@ class ComputeBuffers:
         self.types = types
         self.types_key = types_key
         self.n_gpus = n_gpus
-        # every block's own input is handed over apart
-        self.whole = whole or any(t.name.startswith(_PER_BLOCK_INPUT) for t in model.tensors)
+        self.whole = whole or any(every_block_counts(model))
         self.blocks = tuple(range(len(kinds(model))))
         self.build = builder_of(model)
         self.backend = BACKENDS[config.backend]

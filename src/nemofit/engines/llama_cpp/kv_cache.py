@@ -16,6 +16,7 @@ from .architectures import ROWS, Architecture
 from .config import RunConfig
 from .recurrent_state import state_bytes, states
 
+_LONG_INDEXED = 1 << 20  # glm-dsa.cpp: is_pre_5_2, tokens of trained context
 _PAD = 256  # llama-context.cpp: GGML_PAD(cparams.n_ctx, 256)
 
 
@@ -209,6 +210,35 @@ def layer_caches(model: ModelSpec) -> tuple[LayerCache | None, ...]:
     return tuple(out)
 
 
+def indexed_layers(model: ModelSpec) -> tuple[bool, ...]:
+    """For each block, whether it has an indexer of its own with a cache.
+
+    Where the metadata does not say, models with a very long context have one in every fourth block,
+    and the blocks between use its choice.
+    """
+    n = model.integer("block_count")
+    loaded = n - model.integer("nextn_predict_layers")
+    row = row_of(model)
+    if row is None or not row.indexer:
+        return (False,) * n
+    if row.indexer == "both":
+        return tuple(model.integer("leading_dense_block_count") <= il < loaded for il in range(n))
+    types = model.metadata.get("attention.indexer.types")
+    if isinstance(types, tuple):
+        return tuple(il < loaded and il < len(types) and bool(types[il]) for il in range(n))
+    every_fourth = types is None and model.integer("context_length") >= _LONG_INDEXED
+    return tuple(il < loaded and (not every_fourth or il < 2 or il % 4 == 2) for il in range(n))
+
+
+def indexer_widths(model: ModelSpec) -> tuple[int, int]:
+    """Elements of one K and one V row of an indexer's cache."""
+    row = row_of(model)
+    if row is None or not row.indexer:
+        return 0, 0
+    v = head_sizes(model)[0][1] if row.indexer == "both" else 0
+    return model.integer("attention.indexer.key_length"), v
+
+
 def widest_v(model: ModelSpec) -> int:
     """Elements of the widest V row of any block, which transposed caches are padded to."""
     if is_latent(model):
@@ -223,7 +253,12 @@ def layer_bytes(model: ModelSpec, config: RunConfig) -> list[int]:
     caches = layer_caches(model)
     widest = widest_v(model)
     out = state_bytes(model, config)
+    indexed, (index_k, index_v) = indexed_layers(model), indexer_widths(model)
     for il, x in enumerate(caches):
+        if indexed[il]:
+            n = c.full * c.streams
+            out[il] += n * row_bytes(config.kv_type_k.upper(), index_k)
+            out[il] += n * row_bytes(config.kv_type_v.upper(), index_v)
         if x is None:
             continue
         n = (c.window if x.window else c.full) * c.streams

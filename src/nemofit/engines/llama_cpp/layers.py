@@ -13,7 +13,7 @@ from math import gcd
 
 from nemofit.catalog.model import ModelSpec
 
-from .kv_cache import cache_sources, row_of, window_layers
+from .kv_cache import cache_sources, indexed_layers, row_of, window_layers
 
 BLOCK = re.compile(r"blk\.(\d+)\.(.*)")
 _KEEP_SINGLE = 4  # blocks kept of a run of equal ones
@@ -57,6 +57,7 @@ def kinds(model: ModelSpec) -> tuple[int, ...]:
         ids: dict[Hashable, int] = {}
         windows = window_layers(model)
         sources = cache_sources(model)
+        indexed = indexed_layers(model)
         deepstack = model.integer("n_deepstack_layers")
         apart = model.integer("attn_res.block_size")
         row = row_of(model)
@@ -77,6 +78,7 @@ def kinds(model: ModelSpec) -> tuple[int, ...]:
                 sources[il] if sources.count(sources[il]) > 1 else None,
                 il != sources[il],
                 il < deepstack,
+                indexed[il],
                 (il // apart, il % apart == 0) if apart else None,
                 il < sparse,
                 step > 0 and (il + 1) % step == 0,

@@ -71,6 +71,7 @@ class Attention:
         soft_cap: bool = False,
         kq_bias: T | None = None,
         v_mla: T | None = None,
+        mask: T | None = None,
     ) -> T:
         """Store k and v, attend, and project the result.
 
@@ -81,6 +82,7 @@ class Attention:
             cache_of: The layer whose cache is read, where layers share one.
             soft_cap: Scores pass through tanh when they are computed apart.
             v_mla: Expands a compressed V behind the weighted sum.
+            mask: Instead of the common one.
         """
         ctx = self.ctx
         if self.k_rot is not None:
@@ -88,7 +90,21 @@ class Attention:
             k = None if k is None else rotate(k, self.k_rot)
         if self.v_rot is not None and v is not None:
             v = rotate(v, self.v_rot)
-        for which in store_order:
+        read_k, read_v = self.store(il, q, k, v, store_order, cache_of)
+        out = attend(
+            ctx, q, read_k, read_v, mask or self.mask,
+            sinks=sinks, soft_cap=soft_cap, bias=kq_bias, v_mla=v_mla,
+        )  # fmt: skip
+        if self.v_rot is not None:
+            out = rotate(out, self.v_rot)
+        return self.project(il, out, output)
+
+    def store(
+        self, il: int, q: T, k: T | None, v: T | None, order: str, cache_of: int | None = None
+    ) -> tuple[T, T]:
+        """Enter q, k and v into the graph, store k and v, and return all that is cached."""
+        ctx = self.ctx
+        for which in order:
             t = {"q": q, "k": k, "v": v}[which]
             if t is not None:
                 ctx.g.expand(t)
@@ -98,20 +114,12 @@ class Attention:
             ctx.g.expand(self._store_k(cache_k, k))
         if v is not None and cache_v is not None:
             ctx.g.expand(self._store_v(cache_v, v))
-        heads_k = cache_k.ne[0] // self.head_k(source)
-        read_k = self._read_k(cache_k, self.head_k(source), heads_k)
-        if cache_v is None:
-            assert v is not None
-            read_v = ops.view(read_k, (v.ne[0], *read_k.ne[1:]), read_k.nb[1:])
-        else:
-            read_v = self._read_v(cache_v, source, heads_k)
-        out = attend(
-            ctx, q, read_k, read_v, self.mask,
-            sinks=sinks, soft_cap=soft_cap, bias=kq_bias, v_mla=v_mla,
-        )  # fmt: skip
-        if self.v_rot is not None:
-            out = rotate(out, self.v_rot)
-        return self.project(il, out, output)
+        heads = cache_k.ne[0] // self.head_k(source)
+        read_k = self._read_k(cache_k, self.head_k(source), heads)
+        if cache_v is not None:
+            return read_k, self._read_v(cache_v, source, heads)
+        assert v is not None
+        return read_k, ops.view(read_k, (v.ne[0], *read_k.ne[1:]), read_k.nb[1:])
 
     def project(self, il: int, x: T, output: str | None) -> T:
         """The output projection, where there is one."""
@@ -191,12 +199,13 @@ class BatchAttention(Attention):
         soft_cap: bool = False,
         kq_bias: T | None = None,
         v_mla: T | None = None,
+        mask: T | None = None,
     ) -> T:
         assert k is not None and v is not None
         for t in (q, k, v):
             self.ctx.g.expand(t)
         out = attend(
-            self.ctx, q, k, v, self.mask, sinks=sinks, soft_cap=soft_cap, bias=kq_bias, v_mla=v_mla
+            self.ctx, q, k, v, mask or self.mask, sinks=sinks, soft_cap=soft_cap, bias=kq_bias, v_mla=v_mla
         )
         return self.project(il, out, output)
 

@@ -156,6 +156,27 @@ class Decoder:
         second = ctx.w(il, "attn_norm_2")
         if second is not None:
             h = ctx.norm(self.x, second, ctx.b(il, "attn_norm_2"), il=il, kind=row.norm)
+        q, k, v = self.rotated_qkv(il, h)
+        gate = ctx.w(il, "attn_gate")
+        out = self.attend(il)(
+            il,
+            q,
+            k,
+            v,
+            sinks=ctx.w(il, "attn_sinks"),
+            store_order="qvk" if self.window is None else "qkv",
+            soft_cap=row.soft_cap,
+            output="attn_output" if gate is None else None,
+        )
+        if gate is not None:
+            out = self._gate_heads(il, out, ops.unary(ops.mul_mat(gate, h)))
+        if ctx.model.number("attention.value_scale", 1.0) not in (0.0, 1.0):
+            out = ops.scale(out)
+        return out
+
+    def rotated_qkv(self, il: int, h: T) -> tuple[T, T, T]:
+        """Query, key and value as attention takes them."""
+        ctx, row = self.ctx, self.row
         head_k, head_v = self.sizes[il]
         p = ctx.qkv(il, h, self.heads[il], self.kv_heads[il], head_k, head_v, flat=self._flat(il))
         q, k = p.q, p.k
@@ -174,22 +195,7 @@ class Decoder:
             q = ops.mul(q, self.temperature)
         if row.query_scale:
             q = ops.scale(q)
-        gate = ctx.w(il, "attn_gate")
-        out = self.attend(il)(
-            il,
-            q,
-            k,
-            p.v,
-            sinks=ctx.w(il, "attn_sinks"),
-            store_order="qvk" if self.window is None else "qkv",
-            soft_cap=row.soft_cap,
-            output="attn_output" if gate is None else None,
-        )
-        if gate is not None:
-            out = self._gate_heads(il, out, ops.unary(ops.mul_mat(gate, h)))
-        if ctx.model.number("attention.value_scale", 1.0) not in (0.0, 1.0):
-            out = ops.scale(out)
-        return out
+        return q, k, p.v
 
     def attend(self, il: int) -> Attention:
         """The attention input of a block."""

@@ -45,17 +45,22 @@ class Latent(Decoder):
         return self._over_expanded(il, q, compressed, k_rope)
 
     def query(self, il: int, h: T) -> T:
-        """The query of every head, by way of a compressed one where there is one."""
-        ctx = self.ctx
-        if ctx.w(il, "attn_q_a") is not None:
-            h = ctx.norm(self.compressed_query(il, h), ctx.must(il, "attn_q_a_norm"), il=il)
-            q = ops.mul_mat(ctx.must(il, "attn_q_b"), h)
-        else:
-            q = ops.mul_mat(ctx.must(il, "attn_q"), h)
-        return ops.reshape(q, self.head_k, self.heads[il], ctx.n_tokens)
+        """The query of every head."""
+        weight = self.ctx.must(il, "attn_q_b", "attn_q")
+        q = ops.mul_mat(weight, self.query_input(il, h))
+        return ops.reshape(q, self.head_k, self.heads[il], self.ctx.n_tokens)
 
-    def compressed_query(self, il: int, h: T) -> T:
-        return ops.mul_mat(self.ctx.must(il, "attn_q_a"), h)
+    def query_input(self, il: int, h: T) -> T:
+        """What the query is projected from: a compressed form where there is one."""
+        ctx = self.ctx
+        down = ctx.w(il, "attn_q_a")
+        if down is None:
+            return h
+        return ctx.norm(ops.mul_mat(down, h), ctx.must(il, "attn_q_a_norm"), il=il)
+
+    def mask(self, il: int) -> T | None:  # noqa: ARG002
+        """Another mask than the common one."""
+        return None
 
     def rotate(self, il: int, x: T) -> T:
         return ops.rope(x, self.pos, self.rope_factors(il))
@@ -67,7 +72,7 @@ class Latent(Decoder):
         q, k, v = self.absorb(il, q, compressed, k_rope)
         return self.attend(il)(
             il, self.tempered(q), k, v,
-            v_mla=self.ctx.must(il, "attn_v_b"), output=self.projection,
+            v_mla=self.ctx.must(il, "attn_v_b"), output=self.projection, mask=self.mask(il),
         )  # fmt: skip
 
     def absorb(self, il: int, q: T, compressed: T, k_rope: T) -> tuple[T, T, T]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from nemofit.catalog.model import ModelSpec
 from nemofit.engines.llama_cpp.architectures import ROWS, Architecture
 
-from . import decoder, encoder, gemma, hybrid, latent, latent_hybrid
+from . import blockwise, decoder, encoder, gemma, hybrid, indexed, latent, latent_hybrid
 from .context import Context
 
 BUILDERS: dict[str, Callable[[Context, Architecture], None]] = {
@@ -15,6 +15,8 @@ BUILDERS: dict[str, Callable[[Context, Architecture], None]] = {
     "hybrid": hybrid.build,
     "latent_hybrid": latent_hybrid.build,
     "latent": latent.build,
+    "indexed": indexed.build,
+    "blockwise": blockwise.build,
     "encoder": encoder.build,
     "bert": encoder.build_bert,
     "gemma3n": gemma.build_3n,

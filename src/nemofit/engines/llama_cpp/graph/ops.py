@@ -175,6 +175,10 @@ def add(a: T, b: T) -> T:
     return like("ADD", a, a, b)
 
 
+def add_inplace(a: T, b: T) -> T:
+    return _view("ADD", a, a.ne, a.nb, (a, b))
+
+
 def sub(a: T, b: T) -> T:
     return like("SUB", a, a, b)
 
@@ -292,6 +296,16 @@ def weighted_sum(a: T, weights: T) -> T:
 def argsort_top_k(a: T, k: int) -> T:
     order = T("ARGSORT", "I32", a.ne, (a,))
     return view(order, (k, *a.ne[1:]), order.nb[1:])
+
+
+def top_k(a: T, k: int) -> T:
+    """Indices of the largest k elements of each row."""
+    return T("TOP_K", "I32", (k, *a.ne[1:]), (a,))
+
+
+def lightning_indexer(q: T, k: T, weights: T, mask: T) -> T:
+    """Scores of every cached key, summed over the query's heads, [cells, tokens, 1, streams]."""
+    return T("LIGHTNING_INDEXER", "F32", (k.ne[2], q.ne[2], 1, q.ne[3]), (q, k, weights, mask))
 
 
 def flash_attn_ext(q: T, k: T, v: T, mask: T | None, sinks: T | None = None) -> T:
