@@ -10,7 +10,7 @@ from nemofit.engines.llama_cpp.architectures import Architecture
 from nemofit.engines.llama_cpp.kv_cache import indexed_layers, pad
 
 from . import ops
-from .attention import caches, rotate
+from .attention import rotate
 from .context import Context
 from .decoder import Decoder, draw
 from .indexed import IndexCache
