@@ -33,6 +33,10 @@ class RunConfig:
         swa_full: ``--swa-full``.
         mmap: Weights on the host are pages of the file instead of allocated memory.
         repack: CPU weights may be copied into a CPU-specific layout (``--repack``).
+        cache_ram: Bytes of host memory that llama-server may fill with prompts of the past
+            (``-cram``, there in MiB and 8192 by default); 0 leaves them out of the sum.
+        checkpoints: Context checkpoints per sequence to count (``-ctxcp``, 32 at most by default,
+            made as prompts grow); 0 leaves them out of the sum.
         backend: Whose alignment, padding and extra copies apply on the GPUs.
         program: Whose accounting: ``llama-server`` (a real load), ``llama-bench`` (logits for
             every token) or ``llama-fit-params`` (its own projection).
@@ -55,6 +59,8 @@ class RunConfig:
     swa_full: bool = False
     mmap: bool = True
     repack: bool = False
+    cache_ram: int = 0
+    checkpoints: int = 0
     backend: str = "cuda"
     program: str = "llama-server"
 
@@ -76,6 +82,8 @@ def _check_counts(c: RunConfig) -> None:
         ("ubatch", 1, 1 << 24),
         ("parallel", 1, 256),
         ("cpu_moe_layers", 0, 1 << 16),
+        ("cache_ram", 0, 1 << 50),
+        ("checkpoints", 0, 1 << 16),
         ("gpu_layers", 0, 1 << 16),
     ):
         value = getattr(c, name)

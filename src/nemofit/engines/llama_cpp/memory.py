@@ -29,6 +29,7 @@ from .placement import (
     weight_sizes,
 )
 from .refusals import check
+from .saved import saved_bytes
 from .stranded import stranded
 
 # what a graph runs into when a file lacks tensors or its numbers contradict each other
@@ -61,7 +62,7 @@ class Estimator:
             config.context, config.batch, config.ubatch, config.flash_attention,
             config.kv_type_k, config.kv_type_v, config.parallel, config.kv_unified,
             config.override_tensors, config.kv_offload, config.op_offload, config.swa_full,
-            config.backend, config.program, n_gpus,
+            config.backend, config.program, config.cache_ram, config.checkpoints, n_gpus,
             None if generations is None else tuple(generations),
         )  # fmt: skip
         found = self._frames.get(key)
@@ -105,6 +106,7 @@ class Frame:
         self.n_gpus = n_gpus
         self.cache = tuple(accumulate(layer_bytes(self.model, config), initial=0))
         self.output = output_bytes(self.model, config)
+        self.saved = saved_bytes(self.model, config)
         names = generations or (None,) * n_gpus
         self.overhead = [overhead_bytes(self.model, config, g) for g in names]
         self.sizes = weight_sizes(self.model, estimator.types, estimator.key, config.backend)
@@ -130,7 +132,7 @@ class Frame:
         gpus = [
             weights[d] + kv[d] + compute[d] + overhead[d] for d in range(self.n_gpus)
         ]
-        return gpus, weights[-1] + kv[-1] + compute[-1]
+        return gpus, weights[-1] + kv[-1] + compute[-1] + overhead[-1]
 
     def memory(self, config: RunConfig, split: tuple[float, ...]) -> Memory:
         """Bytes by device and kind."""
@@ -185,7 +187,7 @@ class Frame:
         overhead = [
             o if w or c else 0 for o, w, c in zip(self.overhead, weights, compute, strict=False)
         ]
-        return weights, kv, [*compute[:-1], compute[-1] + self.output], [*overhead, 0]
+        return weights, kv, [*compute[:-1], compute[-1] + self.output], [*overhead, self.saved]
 
     def _place(self, config: RunConfig, split: Sequence[float]) -> Placement:
         return place(self.model, config, split, self.stranded)
