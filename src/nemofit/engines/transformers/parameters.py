@@ -74,12 +74,15 @@ ROLES: dict[str, Role] = {
     "ssm_a": Role("vector", "outputs"),
     "ssm_d": Role("vector", "outputs"),
     "ssm_dt": Role("vector", "outputs"),
+    "ssm_norm": Role("vector", "whole"),
 }
 """By GGUF name without block and ``.weight``; what is not here is a ``vector``, kept whole."""
 
 _WHOLE = Role("vector", "whole")
 _VOCABULARY = Role("vocabulary", "outputs")
 _FLOAT32 = ("exp_probs_b", "ssm_a")
+_NO_ROTARY = frozenset({"nemotron_h", "nemotron_h_moe", "mamba2"})
+_TWO_ROTARY = frozenset({"gemma3", "gemma4", "mimo2"})
 _LATENT_HALVES = ("attn_k_b", "attn_v_b")
 # Architectures whose router's weights both engines keep in float32 (vLLM: params_dtype of the
 # model's gate; MiniMax-M2, Nemotron-H with experts, GLM 4.5).
@@ -152,6 +155,20 @@ def parameters(model: ModelSpec) -> tuple[Parameter, ...]:
 def tied(model: ModelSpec) -> bool:
     """Whether the embedding also serves as the output matrix."""
     return not any(t.name == "output.weight" for t in model.tensors)
+
+
+def rotary_tables(model: ModelSpec) -> int:
+    """Distinct rotary embeddings: none in some hybrids, two where windows have a base of theirs."""
+    if model.architecture in _NO_ROTARY:
+        return 0
+    return 2 if model.architecture in _TWO_ROTARY else 1
+
+
+def rotated_elements(model: ModelSpec) -> int:
+    """Elements of one head that are rotated."""
+    return model.integer(
+        "rope.dimension_count", model.integer("attention.key_length", _head(model))
+    )
 
 
 def unknown_parts(model: ModelSpec) -> tuple[str, ...]:

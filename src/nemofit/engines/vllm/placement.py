@@ -17,6 +17,8 @@ from nemofit.engines.transformers.parameters import (
     Parameter,
     decoder_layers,
     parameters,
+    rotary_tables,
+    rotated_elements,
     tied,
     unknown_parts,
 )
@@ -26,10 +28,6 @@ from .config import VllmConfig
 from .formats import Format, find_format
 
 _VOCABULARY_PADDING = 64  # vocab_parallel_embedding.py: DEFAULT_VOCAB_PADDING_SIZE
-# Rotary caches of a model: cosines and sines of every position, once per kind of layer. Layers
-# with a window have a base frequency of their own in these architectures.
-_TWO_ROTARY_CACHES = frozenset({"gemma3", "gemma4", "mimo2"})
-_NO_ROTARY_CACHE = frozenset({"nemotron_h", "nemotron_h_moe", "mamba2"})
 # Architectures whose first stage alone holds the embedding and whose last alone the output matrix;
 # the models of the others build both on every stage, so that is what is assumed.
 _ENDS_ONLY = frozenset(
@@ -229,16 +227,11 @@ def _stages_outside_layers(model: ModelSpec, name: str, stages: int) -> tuple[in
 
 def _rotary_bytes(model: ModelSpec) -> int:
     """Cosines and sines of every position that the model was made for."""
-    if model.architecture in _NO_ROTARY_CACHE:
-        return 0
-    heads = max(model.integer("attention.head_count", 1), 1)
-    head = model.integer("attention.key_length", model.integer("embedding_length") // heads)
-    rotated = model.integer("rope.dimension_count", head)
     positions = model.integer("context_length")
     if model.metadata.get("rope_factors_long_short"):  # a table each for short and long contexts
         positions += model.integer("rope.scaling.original_context_length")
-    caches = 2 if model.architecture in _TWO_ROTARY_CACHES else 1
-    return positions * rotated * caches * (4 if model.architecture in _WIDE_ROTARY_CACHE else 2)
+    element = 4 if model.architecture in _WIDE_ROTARY_CACHE else 2
+    return positions * rotated_elements(model) * rotary_tables(model) * element
 
 
 def _is_sparse(model: ModelSpec) -> bool:
