@@ -179,6 +179,13 @@ def test_help_has_examples(command: str, say: Say) -> None:
     assert f"nemofit {command}" in said.out
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_promises_no_value_for_a_switch(command: str, say: Say) -> None:
+    lines = say(command, "--help").out.splitlines()
+    [line] = [line for line in lines if "--json" in line and "│" in line]
+    assert "bool" not in line
+
+
 def test_without_words_there_is_help(say: Say) -> None:
     """The list of commands and the exit codes."""
     said = say()

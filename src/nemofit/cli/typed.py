@@ -105,9 +105,7 @@ def _unsaid(name: str) -> bool | None:
 
 
 def _annotation(option: Option) -> Any:
-    more: dict[str, Any] = {"help": option.help}
-    if option.metavar is not None:
-        more["metavar"] = option.metavar
+    more: dict[str, Any] = {"help": option.help, "metavar": option.metavar or ""}
     if option.complete is not None:
         more["autocompletion"] = getattr(completion, option.complete)
     if not option.flags:

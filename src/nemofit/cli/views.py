@@ -39,10 +39,11 @@ def machine_line(machine: MachineSummary) -> str:
         groups[key] = groups.get(key, 0) + 1
     parts = []
     for (name, budget, error), count in groups.items():
-        offer = f"{gib(budget)} to use" if budget is not None else error or "memory unknown"
+        each = " each" if count > 1 else ""
+        offer = f"{gib(budget)} to use{each}" if budget is not None else error or "memory unknown"
         parts.append(f"{count}x {name} ({offer})")
     if not machine.gpus:
-        parts.append("no GPU")
+        parts.append("a machine without a GPU")
     ram = machine.ram_budget_bytes
     parts.append("RAM not known" if ram is None else f"RAM {gib(ram)} to use")
     return ", ".join(parts)
