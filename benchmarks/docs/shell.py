@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -112,7 +113,8 @@ class Shell:
 
     @contextmanager
     def _within(self) -> Iterator[None]:
-        before, at = dict(os.environ), Path.cwd()
+        before, at, collecting = dict(os.environ), Path.cwd(), gc.get_threshold()
+        gc.set_threshold(100_000, 20, 20)  # as a process of its own has it, see __main__
         os.environ.update(self._environment)
         for name in ("NEMOFIT_CATALOG", "NEMOFIT_DEBUG", "FORCE_COLOR"):
             os.environ.pop(name, None)
@@ -123,6 +125,7 @@ class Shell:
             os.chdir(at)
             os.environ.clear()
             os.environ.update(before)
+            gc.set_threshold(*collecting)
 
 
 class _Page(StringIO):
