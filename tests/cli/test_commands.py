@@ -179,7 +179,7 @@ def test_help_has_examples(command: str, say: Say) -> None:
     assert f"nemofit {command}" in said.out
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ["check", "recommend", "probe", "list"])
 def test_help_promises_no_value_for_a_switch(command: str, say: Say) -> None:
     lines = say(command, "--help").out.splitlines()
     [line] = [line for line in lines if "--json" in line and "│" in line]
