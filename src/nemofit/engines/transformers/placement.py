@@ -270,7 +270,6 @@ def _infer(tree: Sequence[Module], limits: Mapping[Device, int], is_tied: bool) 
             queue = [*module.children, *queue]
             reserve, largest = _largest(queue)
         else:
-            used[device] += kept
             at += 1
             queue.insert(0, module)
     return Placement(device_of, {d: n for d, n in used.items() if n}, dict(limits))
