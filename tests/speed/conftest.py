@@ -4,38 +4,48 @@ from __future__ import annotations
 
 import pytest
 
+from nemofit.catalog.cards import find_card
 from nemofit.catalog.model import ModelSpec
-from nemofit.catalog.shapes import tensors_of
-from nemofit.machine.records import Gpu
-
-RTX_3090 = Gpu(
-    name="NVIDIA GeForce RTX 3090",
-    vendor="nvidia",
-    bandwidth_gb_s=936.2,
-    fp32_tflops=35.58,
-    compute_capability="8.6",
-)
+from nemofit.catalog.models import find_model
+from nemofit.machine.records import Gpu, Host, Machine
 
 
-@pytest.fixture
-def llama_8b() -> ModelSpec:
-    """Llama 3 8B."""
-    metadata = {
-        "block_count": 32,
-        "embedding_length": 4096,
-        "vocab_size": 128256,
-        "attention.head_count": 32,
-        "attention.head_count_kv": 8,
-        "feed_forward_length": 14336,
+def gpu(name: str, **changes: object) -> Gpu:
+    """A card of the table, idle."""
+    card = find_card(name)
+    figures: dict[str, object] = {
+        "name": card.name,
+        "vendor": card.vendor,
+        "backend": {"nvidia": "cuda", "amd": "rocm", "apple": "metal"}.get(card.vendor, "sycl"),
+        "total_bytes": card.total_bytes or 64 << 30,
+        "shared": card.kind == "unified",
+        "bandwidth_gb_s": card.bandwidth_gb_s,
+        "fp32_tflops": card.fp32_tflops,
+        "compute_capability": card.compute_capability,
+        "architecture": card.architecture,
+        "card_id": card.id,
+        "pcie_gen": card.pcie_gen,
+        "pcie_lanes": card.pcie_lanes,
     }
-    return ModelSpec(
-        id="llama-3-8b",
-        architecture="llama",
-        metadata=metadata,
-        tensors=tensors_of("llama", metadata),
-    )
+    return Gpu(**{**figures, **changes})  # type: ignore[arg-type]
 
 
-@pytest.fixture
-def rtx_3090() -> Gpu:
-    return RTX_3090
+def machine(*cards: str, ram_gb_s: float | None = 80.0, cores: int | None = 16) -> Machine:
+    """A host with these cards."""
+    host = Host(physical_cores=cores, ram_bandwidth_gb_s=ram_gb_s)
+    return Machine(host=host, gpus=tuple(gpu(c) for c in cards))
+
+
+@pytest.fixture(scope="session")
+def llama_8b() -> ModelSpec:
+    return find_model("llama-3.1-8b").spec()
+
+
+@pytest.fixture(scope="session")
+def llama_70b() -> ModelSpec:
+    return find_model("llama-3.1-70b").spec()
+
+
+@pytest.fixture(scope="session")
+def qwen3_moe() -> ModelSpec:
+    return find_model("qwen3-30b-a3b").spec()

@@ -1,7 +1,7 @@
 """The constants of the speed model: what each means, in which unit, and over what it holds.
 
-The values are in :mod:`.fitted`, which ``benchmarks/speed/calibrate.py`` writes from the published
-measurements in ``data/measurements.yaml``; docs/speed.md tells how and how well.
+The values are in :mod:`.fitted`, which ``python -m benchmarks.speed.calibrate`` writes from the
+published measurements in ``data/measurements.yaml``; docs/speed.md tells how and how well.
 
 A "clock" is one cycle of one multiprocessor (NVIDIA: SM, AMD: compute unit, Apple: GPU core,
 Intel: Xe core) or of one processor core.
@@ -44,13 +44,14 @@ class Family:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
-    """What a backend makes of a family: factors on its constants, and two figures of its own.
+    """What a backend makes of a family: factors on its constants, and figures of its own.
 
     Attributes:
         read, kernel, matrix, attend: Factors on the family's constants of these names.
         graphless: Factor on ``kernel`` where no captured graph is replayed: several GPUs, several
             streams, prompts.
         tile: Tokens per expert at which products with routed experts reach half their rate.
+        cache: Fraction of ``read`` at which attention reads the KV cache of one token.
     """
 
     read: float
@@ -59,6 +60,7 @@ class Backend:
     attend: float
     graphless: float
     tile: float
+    cache: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,9 +84,9 @@ class Constants:
         state: Fraction of ``read`` at which the recurrent state of a stream is read and written.
         state_more: The same for each further stream.
         scan: The same in prompt work, where it passes once per token.
-        cache: Fraction of ``read`` at which attention reads the KV cache of one token.
         vector: Fraction of ``attend`` that attention of one token reaches.
-        plain_attention: Fraction of ``attend`` without flash attention.
+        plain_bytes: Bytes of scores written and read per FLOP of attention over a prompt without
+            flash attention, whose products run at ``matrix_16``.
         half_ubatch: Tokens at which matrix products reach half their rate.
         batch_read: Fraction of ``read`` of the kernels for more than a few streams.
         column: Arithmetic of each further stream in matrix-vector kernels, relative to the first.
@@ -107,9 +109,8 @@ class Constants:
     state: float
     state_more: float
     scan: float
-    cache: float
     vector: float
-    plain_attention: float
+    plain_bytes: float
     half_ubatch: float
     batch_read: float
     column: float
@@ -126,4 +127,6 @@ def constants_of(values: Mapping[str, Any]) -> Constants:
 
 
 CONSTANTS = constants_of(VALUES)
-NO_BACKEND = Backend(read=1.0, kernel=1.0, matrix=1.0, attend=1.0, graphless=1.0, tile=40.0)
+NO_BACKEND = Backend(
+    read=1.0, kernel=1.0, matrix=1.0, attend=1.0, graphless=1.0, tile=40.0, cache=0.7
+)

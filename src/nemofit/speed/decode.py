@@ -67,11 +67,12 @@ def step(
         constants: Another set, for calibrating.
     """
     share = touched(used, experts, streams)
+    active = streams * min(used / experts, 1.0) if experts else float(streams)
     graphless = streams > 1 or sum(w.device != HOST for w in works) > 1
     return tuple(
-        _host(w, figures[HOST], i > 0, used, experts, share, depth, streams, constants)
+        _host(w, figures[HOST], i > 0, share, active, depth, streams, constants)
         if w.device == HOST
-        else _gpu(w, figures[w.device], i > 0, share, depth, streams, graphless, constants)
+        else _gpu(w, figures[w.device], i > 0, share, active, depth, streams, graphless, constants)
         for i, w in enumerate(works)
     )
 
@@ -81,6 +82,7 @@ def _gpu(
     f: Figures,
     follows: bool,
     share: float,
+    active: float,
     depth: float,
     streams: int,
     graphless: bool,
@@ -88,22 +90,19 @@ def _gpu(
 ) -> Part:
     matrix = streams > MATRIX_VECTOR_TOKENS
     rate = f.bandwidth * (c.batch_read if matrix else 1.0)
-    read = clocks = elements = 0.0
+    read = clocks = products = 0.0
     for kind, weights in work.dense.items():
         read += weights.bytes / rate
-        clocks += _clocks(kind, weights, c)
-        elements += weights.elements
+        clocks += _clocks(kind, weights, c) * (1 + c.column * (streams - 1))
+        products += weights.elements * streams
     for kind, weights in work.experts.items():
         read += weights.bytes * share / (f.bandwidth * f.gather)
-        clocks += _clocks(kind, weights, c) * share
-        elements += weights.elements * share
-    if matrix:
-        arithmetic = 2.0 * elements * streams / f.matrix
-    else:
-        arithmetic = clocks * (1 + c.column * (streams - 1)) / (f.clocks * f.unpack)
+        clocks += _clocks(kind, weights, c) * (share + c.column * (active - share))
+        products += weights.elements * active
+    arithmetic = 2.0 * products / f.matrix if matrix else clocks / (f.clocks * f.unpack)
     weights_s, arithmetic_s = _overlapped(read, arithmetic, c.overlap)
     linked = work.linked_bytes(depth)
-    reading = (work.cache_bytes(depth) - linked) / (f.bandwidth * c.cache)
+    reading = (work.cache_bytes(depth) - linked) / (f.bandwidth * f.cache)
     flop = work.attention_flop(depth) / (f.attend * c.vector)
     cache = streams * sum(_overlapped(reading, flop, c.overlap))
     cache += work.state / f.bandwidth * (1 / c.state + (streams - 1) / c.state_more)
@@ -122,9 +121,8 @@ def _host(
     work: Work,
     f: Figures,
     follows: bool,
-    used: int,
-    experts: int,
     share: float,
+    active: float,
     depth: float,
     streams: int,
     c: Constants,
@@ -133,12 +131,11 @@ def _host(
     for kind, weights in work.dense.items():
         read += weights.bytes / f.bandwidth
         clocks += weights.elements * streams * c.cpu_clocks.get(kind, UNKNOWN_CPU_CLOCKS)
-    active = streams * min(used / experts, 1.0) if experts else float(streams)
     for kind, weights in work.experts.items():
         read += weights.bytes * share / (f.bandwidth * f.gather)
         clocks += weights.elements * active * c.cpu_clocks.get(kind, UNKNOWN_CPU_CLOCKS)
     weights_s, arithmetic_s = _overlapped(read, clocks / f.clocks, c.overlap)
-    reading = work.cache_bytes(depth) / (f.bandwidth * c.cache)
+    reading = work.cache_bytes(depth) / (f.bandwidth * f.cache)
     cache = streams * sum(_overlapped(reading, work.attention_flop(depth) / f.attend, c.overlap))
     cache += work.state / f.bandwidth * (1 / c.state + (streams - 1) / c.state_more)
     hops = (c.hop_us if follows else c.token_us) + 2 * work.visits * c.hop_us

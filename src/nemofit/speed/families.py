@@ -6,13 +6,14 @@ bandwidth and arithmetic with the constants of its family.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
 from nemofit.machine.records import Gpu, Host
 
 from .constants import CONSTANTS, NO_BACKEND, Constants
-from .hosts import platform
+from .hosts import SECOND_SOCKET, platform
 
 _NVIDIA = (
     ((12, 0), "blackwell"),
@@ -38,6 +39,9 @@ _LANES = {
 """Single-precision lanes of one multiprocessor, as the card's fp32 figure counts them, where not
 128 (the vendors' architecture papers)."""
 
+_NO_GRAPHS = ("turing", "turing-gtx", "volta", "pascal", "pascal-hbm", "maxwell")
+"""CUDA graphs need compute capability 8.0 (ggml-cuda.cu, ``GGML_CUDA_CC_AMPERE``)."""
+
 _BACKENDS = {
     "nvidia": ("cuda", "vulkan"),
     "amd": ("rocm", "vulkan"),
@@ -53,6 +57,9 @@ UNKNOWN_BANDWIDTH_GB_S = 200.0
 
 UNKNOWN_CORES = 6
 
+BELIEVABLE = (0.01, 1e5)
+"""Least and most GB/s, TFLOPS, lanes or cores; any other figure is taken for unknown."""
+
 
 @dataclass(frozen=True, slots=True)
 class Figures:
@@ -64,7 +71,7 @@ class Figures:
         clocks: Multiprocessors (cores) times clock, per second.
         link: Bytes per second between the host's memory and this device, at its peak.
         kernel: Seconds per operation.
-        graphless, tile, gather, unpack: As in :mod:`.constants`.
+        graphless, tile, cache, gather, unpack: As in :mod:`.constants`.
         matrix, matrix_16, attend: FLOP per second.
         assumed: Figures that are not known, with what was assumed.
     """
@@ -76,6 +83,7 @@ class Figures:
     kernel: float
     graphless: float
     tile: float
+    cache: float
     gather: float
     unpack: float
     matrix: float
@@ -128,27 +136,29 @@ def gpu_figures(gpu: Gpu, backend: str = "cuda", constants: Constants = CONSTANT
     own = constants.families.get(family) or constants.families["unknown"]
     b = constants.backends.get(backend_of(gpu, backend), NO_BACKEND)
     assumed = []
-    peak = (gpu.bandwidth_gb_s or UNKNOWN_BANDWIDTH_GB_S) * 1e9
-    if not gpu.bandwidth_gb_s:
+    peak = (_believed(gpu.bandwidth_gb_s) or UNKNOWN_BANDWIDTH_GB_S) * 1e9
+    if not _believed(gpu.bandwidth_gb_s):
         assumed.append(f"memory bandwidth of {gpu.name}: {UNKNOWN_BANDWIDTH_GB_S:g} GB/s")
-    if gpu.fp32_tflops:
-        clocks = gpu.fp32_tflops * 1e12 / (2 * _LANES.get(family, 128))
+    tflops = _believed(gpu.fp32_tflops)
+    if tflops:
+        clocks = tflops * 1e12 / (2 * _LANES.get(family, 128))
     else:
         clocks = peak / own.bytes_per_clock
         assumed.append(f"arithmetic of {gpu.name}: in its family's usual proportion to bandwidth")
     if gpu.shared:
         link = peak
     else:
-        lane = PCIE_BYTES_PER_LANE * 2.0 ** ((gpu.pcie_gen or 4) - 3)
-        link = lane * (gpu.pcie_lanes or 16)
+        generation = min(_believed(gpu.pcie_gen) or 4, 8)
+        link = PCIE_BYTES_PER_LANE * 2.0 ** (generation - 3) * (_believed(gpu.pcie_lanes) or 16)
     return Figures(
         family=family,
         bandwidth=peak * own.read * b.read,
         clocks=clocks,
         link=link * constants.link,
         kernel=own.kernel_us * 1e-6 * b.kernel,
-        graphless=b.graphless,
+        graphless=1.0 if family in _NO_GRAPHS else b.graphless,
         tile=b.tile,
+        cache=b.cache,
         gather=own.gather,
         unpack=own.unpack,
         matrix=own.matrix * b.matrix * clocks,
@@ -158,20 +168,26 @@ def gpu_figures(gpu: Gpu, backend: str = "cuda", constants: Constants = CONSTANT
     )
 
 
+def _believed(figure: float | None) -> float | None:
+    least, most = BELIEVABLE
+    return float(figure) if figure is not None and least <= figure <= most else None
+
+
 def host_figures(host: Host, constants: Constants = CONSTANTS) -> Figures:
     """The figures of the host's processor and memory; what is unknown is assumed, cautiously."""
     own = constants.families["cpu"]
     assumed = []
-    cores = host.physical_cores or UNKNOWN_CORES
-    if not host.physical_cores:
+    cores = math.ceil(_believed(host.physical_cores) or UNKNOWN_CORES)
+    if not _believed(host.physical_cores):
         assumed.append(f"cores of the processor: {cores}")
     known = platform(host.cpu, cores)
-    peak = host.ram_bandwidth_gb_s
+    peak = _believed(host.ram_bandwidth_gb_s)
     if not peak:
-        peak = known.bandwidth_gb_s
+        peak = known.peak_gb_s
         assumed.append(f"memory bandwidth of the host: {peak:g} GB/s")
     elif known.sockets > 1:
         peak /= known.sockets
+    peak = min(peak, known.drawn_gb_s) * (SECOND_SOCKET if known.sockets > 1 else 1.0)
     clocks = cores * known.core_ghz * 1e9 * constants.core_clock
     return Figures(
         family="cpu",
@@ -181,6 +197,7 @@ def host_figures(host: Host, constants: Constants = CONSTANTS) -> Figures:
         kernel=(own.kernel_us + cores * constants.barrier_us) * 1e-6,
         graphless=1.0,
         tile=1.0,
+        cache=constants.backends["cpu"].cache,
         gather=own.gather,
         unpack=own.unpack,
         matrix=own.matrix * clocks,

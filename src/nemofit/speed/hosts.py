@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -41,9 +42,9 @@ _PLATFORMS: tuple[tuple[str, float, float, str], ...] = (
     (r"altra", 204.8, 1.5, "8 channels DDR4-3200; Ampere product brief"),
     (r"raspberry pi 5", 17.1, 1.2, "32 bit LPDDR4X-4267; Raspberry Pi documentation"),
     (r"raspberry pi 4", 12.8, 0.5, "32 bit LPDDR4-3200; Raspberry Pi documentation"),
-    (r"cix", 55.0, 1.3, "128 bit LPDDR5-5500 is 88; its cores draw less (data/measurements.yaml)"),
-    (r"apple m\d ultra", 400.0, 3.5, "800; its cores draw about half (data/measurements.yaml)"),
-    (r"apple m\d max", 200.0, 3.5, "400; its cores draw about half (data/measurements.yaml)"),
+    (r"cix", 88.0, 1.3, "128 bit LPDDR5-5500; CIX product brief"),
+    (r"apple m\d ultra", 800.0, 3.5, "Apple press release"),
+    (r"apple m\d max", 400.0, 3.5, "Apple press release, the least of the generations"),
     (r"apple m\d pro", 150.0, 3.5, "Apple press release, the least of the generations"),
     (r"apple m\d", 68.0, 3.2, "Apple press release, the least of the generations"),
 )  # fmt: skip
@@ -54,18 +55,39 @@ The effective clock is what a core sustains in 8-bit dot products with all cores
 one with 512 bits per clock: below the data sheet's clock where vectors are narrower.
 """
 
+_DRAWN: tuple[tuple[str, float, str], ...] = (
+    (r"ryzen \d [79]\d{3}", 72.0, "the fabric carries 32 bytes per clock and die"),
+    (r"ryzen ai \d", 68.0, "few cores"),
+    (r"i\d-1[234]\d{3}", 67.0, "also sold with DDR4"),
+    (r"i\d-1\d{4}x\b", 70.0, "mesh"),
+    (r"\bn\d{2,3}\b", 25.0, "four small cores"),
+    (r"ampereone", 255.0, "mesh"),
+    (r"raspberry pi 5", 13.3, "four small cores"),
+    (r"cix", 38.0, "small cores"),
+    (r"apple m\d ultra", 340.0, "the GPU alone reaches the peak"),
+    (r"apple m\d max", 170.0, "the GPU alone reaches the peak"),
+)
+"""Processor, most GB/s that its cores draw however fast the memory, and why: from the rows of these
+processors in data/measurements.yaml, over the fraction of the peak that the others reach."""
+
+SECOND_SOCKET = 0.7
+"""Of one socket's peak with two: a core reads pages that lie on either (2x Xeon Gold 6138 in
+data/measurements.yaml)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Platform:
     """What a processor's name tells.
 
     Attributes:
-        bandwidth_gb_s: Peak of the memory of one socket.
+        peak_gb_s: Peak of the memory of one socket.
+        drawn_gb_s: Most that the cores draw.
         core_ghz: Effective clock of a core.
         sockets: Two where the name begins with "2x".
     """
 
-    bandwidth_gb_s: float
+    peak_gb_s: float
+    drawn_gb_s: float
     core_ghz: float
     sockets: int
 
@@ -74,15 +96,16 @@ class Platform:
 def platform(cpu: str | None, cores: int) -> Platform:
     """A processor's platform, from its name, else from its cores.
 
-    The bandwidth is one socket's with all channels filled at the rated speed: a second socket
-    adds little, since the pages that a core reads lie on either. Without a name: two channels of
-    DDR4-3200 up to 16 cores, four up to 32, eight above (25.6 GB/s each, JEDEC JESD79-4).
+    The peak is one socket's with all channels filled at the rated speed. Without a name: two
+    channels of DDR4-3200 up to 16 cores, four up to 32, eight above (25.6 GB/s each, JEDEC
+    JESD79-4).
     """
     name = (cpu or "").lower()
     sockets = 2 if name.startswith("2x ") else 1
-    for pattern, bandwidth, clock, _ in _PLATFORMS:
+    drawn = next((most for pattern, most, _ in _DRAWN if re.search(pattern, name)), math.inf)
+    for pattern, peak, clock, _ in _PLATFORMS:
         if re.search(pattern, name):
-            return Platform(bandwidth, clock, sockets)
+            return Platform(peak, drawn, clock, sockets)
     if cores <= 4:
-        return Platform(34.1, 2.5, sockets)
-    return Platform(25.6 * (2 if cores <= 16 else 4 if cores <= 32 else 8), 2.8, sockets)
+        return Platform(34.1, drawn, 2.5, sockets)
+    return Platform(25.6 * (2 if cores <= 16 else 4 if cores <= 32 else 8), drawn, 2.8, sockets)

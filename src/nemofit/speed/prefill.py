@@ -80,9 +80,10 @@ def _stage(
     """Seconds of one device for one micro-batch of ``tokens`` at a mean depth."""
     f = figures[work.device]
     offloaded = work.device == HOST and op_offload and 0 in figures and tokens >= OP_OFFLOAD_TOKENS
-    attention = tokens * work.attention_flop(depth) / f.attend
+    flop = tokens * work.attention_flop(depth)
+    attention = flop / f.attend
     if not flash:
-        attention /= c.plain_attention
+        attention = flop / f.matrix_16 + flop * c.plain_bytes / f.bandwidth
     scan = work.state / 2 * tokens / (f.bandwidth * c.scan)
     kernels = work.kernels * f.kernel * f.graphless
     hops = 2 * work.visits * c.hop_us * 1e-6 if work.device == HOST else 0.0

@@ -1,6 +1,6 @@
 """How wide a range must be: nine of ten measurements that the constants had not seen lay inside.
 
-The factors are the 5th and 95th percentile of measured over estimated speed when whole devices
+The factors are the 4th and 96th percentile of measured over estimated speed when whole devices
 and whole model families are left out of the calibration, by kind of run.
 """
 
@@ -30,6 +30,13 @@ def kind_of(works: Sequence[Work], figures: Mapping[int, Figures]) -> str:
     return "apple" if figures[gpus[0]].family.startswith("apple") else "gpu"
 
 
+def names_of(phase: str, kind: str, sparse: bool) -> tuple[str, str]:
+    """Keys of ``SPREADS`` for a kind of run: its own, and that of all where too few are known."""
+    if kind == SEVERAL_STREAMS:
+        return f"{phase}/{kind}", phase
+    return f"{phase}/{kind}/{'moe' if sparse else 'dense'}", phase
+
+
 def spread(
     phase: str, kind: str, sparse: bool, streams: int, figures: Mapping[int, Figures]
 ) -> tuple[float, float]:
@@ -44,7 +51,7 @@ def spread(
     """
     if streams > 1 and phase == "decode":
         kind = SEVERAL_STREAMS
-    low, high = SPREADS.get(f"{phase}/{kind}/{'moe' if sparse else 'dense'}") or SPREADS[phase]
+    low, high = next(SPREADS[n] for n in names_of(phase, kind, sparse) if n in SPREADS)
     gpus = [f for device, f in figures.items() if device != HOST]
     if any(not ROWS.get(f.family) for f in gpus):
         low, high = low / UNSEEN_FAMILY, high * UNSEEN_FAMILY

@@ -171,21 +171,18 @@ class _Mixer:
 
 def _mixers(model: ModelSpec, names: Mapping[int, set[str]]) -> list[_Mixer]:
     """The mixer of each block, told by the tensors it has."""
-    from nemofit.engines.llama_cpp.kv_cache import window_layers, window_width
-
     heads = model.per_layer("attention.head_count")
     kv_heads = (
         model.per_layer("attention.head_count_kv")
         if "attention.head_count_kv" in model.metadata
         else heads
     )
-    windows = window_layers(model)
-    width = window_width(model)
+    windows = _windows(model)
     rank = model.integer("attention.kv_lora_rank")
     out = []
     for il, n_heads in enumerate(heads):
         tensors = names.get(il, set())
-        window = width if windows[il] else 0
+        window = windows[il]
         if tensors & _RECURRENT:
             out.append(_Mixer(state=_state_elements(model)))
         elif "attn_kv_a_mqa.weight" in tensors:
@@ -198,6 +195,23 @@ def _mixers(model: ModelSpec, names: Mapping[int, set[str]]) -> list[_Mixer]:
         else:
             out.append(_Mixer())
     return out
+
+
+def _windows(model: ModelSpec) -> list[int]:
+    """The window of each block, 0: it sees everything.
+
+    An architecture that the engine's memory rules do not cover is taken as its file describes it.
+    """
+    from nemofit.engines.llama_cpp.kv_cache import row_of, window_layers, window_width
+
+    sliding: Sequence[object] = window_layers(model)
+    width = window_width(model)
+    if row_of(model) is None:
+        width = model.integer("attention.sliding_window")
+        pattern = model.metadata.get("attention.sliding_window_pattern")
+        sliding = pattern if isinstance(pattern, tuple) else ()
+    blocks = range(model.integer("block_count"))
+    return [width if il < len(sliding) and sliding[il] else 0 for il in blocks]
 
 
 def _head_sizes(model: ModelSpec, heads: int, sliding: bool) -> tuple[int, int]:

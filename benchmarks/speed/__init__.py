@@ -1,0 +1,1 @@
+"""How the constants of the speed model come out of published measurements."""
