@@ -50,7 +50,7 @@ class EngineError(RuntimeError):
 def programs() -> Path:
     """Directory of the programs: ``NEMOFIT_LLAMA_CPP`` or the one that ``build`` fills."""
     named = os.environ.get("NEMOFIT_LLAMA_CPP")
-    return Path(named) if named else _cache() / "build" / "bin"
+    return Path(named) if named else cache() / "build" / "bin"
 
 
 def is_built() -> bool:
@@ -62,20 +62,18 @@ def build(jobs: int = 2) -> Path:
     """Download the source, compile the programs and return their directory; once is enough."""
     if is_built():
         return programs()
-    source = _cache() / "source"
-    if not source.exists():
-        _download(source)
-    out = _cache() / "build"
+    out = cache() / "build"
     generator = ["-G", "Ninja"] if shutil.which("ninja") else []
     subprocess.run(
-        ["cmake", "-S", str(source), "-B", str(out), *generator, *CMAKE_FLAGS], check=True
+        ["cmake", "-S", str(source()), "-B", str(out), *generator, *CMAKE_FLAGS], check=True
     )
     command = ["cmake", "--build", str(out), "--config", "Release", "-j", str(jobs), "--target"]
     subprocess.run([*command, *TARGETS], check=True)
     return out / "bin"
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """Where the engine is kept, by version and outside the repository."""
     if sys.platform == "win32":
         root = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
     elif sys.platform == "darwin":
@@ -83,6 +81,14 @@ def _cache() -> Path:
     else:
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return root / "nemofit" / "llama.cpp" / SDIST[1]
+
+
+def source() -> Path:
+    """The engine's source, downloaded when it is first asked for."""
+    tree = cache() / "source"
+    if not tree.exists():
+        _download(tree)
+    return tree
 
 
 def _download(source: Path) -> None:
@@ -129,11 +135,14 @@ class Engine:
 
     One engine answers one question at a time; use one per thread.
 
+    Args:
+        stand_in: Whose rules the devices follow, see ``stand_in.py``; None: a CPU's.
+
     Raises:
         EngineError: The programs are not built.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, stand_in: str | None = None) -> None:
         if not is_built():
             raise EngineError(
                 f"no llama.cpp in {programs()}; python benchmarks/accuracy/engine.py build"
@@ -142,6 +151,10 @@ class Engine:
         self._devices: list[tuple[subprocess.Popen[bytes], str]] = []
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("LLAMA_", "GGML_"))}
         self._environment = {**inherited, "GGML_NO_BACKTRACE": "1"}
+        if stand_in is not None:
+            from benchmarks.accuracy.stand_in import environment
+
+            self._environment |= environment(stand_in)
 
     def __enter__(self) -> Engine:
         return self
