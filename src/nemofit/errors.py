@@ -67,7 +67,9 @@ class UnknownNameError(NemofitError, LookupError):
     ) -> None:
         what = "is ambiguous" if ambiguous else "is not known"
         word = "one of: " if ambiguous else "did you mean: "
-        hint = word + ", ".join(near) if near else f"see: nemofit list {_LIST.get(kind, kind + 's')}"
+        hint = (
+            word + ", ".join(near) if near else f"see: nemofit list {_LIST.get(kind, kind + 's')}"
+        )
         super().__init__(f"{kind} {name!r} {what}", hint)
         self.kind = kind
         self.name = name

@@ -69,5 +69,7 @@ def parse_context(text: str) -> int:
     m = _CONTEXT.fullmatch(text)
     n = float(m.group(1)) * {"": 1, "k": KIB, "m": MIB}[m.group(2).lower()] if m else 0.0
     if n < 1 or n != int(n):
-        raise UsageError(f"context {text!r} is not a number of tokens", "write for example 8192 or 8k")
+        raise UsageError(
+            f"context {text!r} is not a number of tokens", "write for example 8192 or 8k"
+        )
     return int(n)

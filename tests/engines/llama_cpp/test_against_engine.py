@@ -1,7 +1,7 @@
 """More than 500 fixed configurations over every architecture, against the real llama.cpp.
 
-Shapes are small, contexts and micro-batches are not: every device and kind has to round down to what
-llama-fit-params prints, and to meet a real llama-server load to the log's 0.01 MiB.
+Shapes are small, contexts and micro-batches are not: every device and kind has to round down to
+what llama-fit-params prints, and to meet a real llama-server load to the log's 0.01 MiB.
 """
 
 from __future__ import annotations

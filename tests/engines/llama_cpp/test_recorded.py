@@ -1,8 +1,8 @@
 """Memory equals what the real llama.cpp said, row by row.
 
 The rows were recorded from llama.cpp of 1 October 2026 (commit 0c1e570): ``projection`` and
-``op_offload`` print whole MiB, rounded down, per device and kind; ``load`` is llama-server's log of a
-real load, to 0.01 MiB.
+``op_offload`` print whole MiB, rounded down, per device and kind; ``load`` is the log of a
+real llama-server load, to 0.01 MiB.
 """
 
 from __future__ import annotations
