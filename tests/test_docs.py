@@ -149,6 +149,52 @@ def test_a_cut_output_stays_cut() -> None:
     assert settled(["old"], ["new", "x"]) == ["new", "x"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="the examples are for a POSIX shell")
+def test_what_is_not_true_is_written_anew(tmp_path: Path, cache: Path) -> None:
+    """A wrong output, a wrong result, an exit code; what is marked stays."""
+    page = "\n".join(
+        [
+            "```sh file=ask.sh",
+            "nemofit schema | head -n 1",
+            "```",
+            "```console",
+            "$ sh ask.sh",
+            "wrong",
+            "$ nemofit schema cats > /dev/null 2>&1",
+            "$ echo $?",
+            "0",
+            "```",
+            "```python",
+            "print(6 * 7)",
+            "```",
+            "",
+            "```text",
+            "41",
+            "```",
+            "```console not-run this-machine",
+            "$ nemofit probe",
+            "wrong",
+            "```",
+            "",
+        ]
+    )
+    found = fresh(page, Shell(tmp_path, cache))
+    expected = page.replace("wrong", "Ask for one of these: nemofit schema NAME", 1)
+    assert found == expected.replace("\n0\n", "\n4\n").replace("41", "42")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the examples are for a POSIX shell")
+def test_without_jq_its_fields_are_looked_up(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The output is then taken for granted, the fields are not."""
+    monkeypatch.setattr("benchmarks.docs.shell.shutil.which", lambda name: None)
+    shell = Shell(tmp_path, cache)
+    assert shell.type("nemofit schema --json | jq '.names[0]'", ["check"]) == ["check"]
+    with pytest.raises(ValueError, match="colours"):
+        shell.type("nemofit schema --json | jq '.colours[0]'", [])
+
+
 def _first_sh(page: Path) -> Block:
     return next(block for block in blocks(text_of(page)) if block.language == "sh")
 
