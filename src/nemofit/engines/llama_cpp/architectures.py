@@ -55,6 +55,8 @@ class Architecture:
         soft_cap: Attention scores pass through tanh.
         single_sequence: Buffers are reserved for a micro-batch of one sequence too.
         cached: Keys and values are kept in a cache; False: every token sees its batch alone.
+        keys_only: The value is the key itself.
+        streams_apart: Sequences have caches of their own even where the cache is unified.
         causal: Tokens see earlier ones only; None: as the metadata says.
         own_caches: So many blocks have a cache of their own, the others read the last one of their
             kind; 0: all but as many as the metadata names.
@@ -68,7 +70,7 @@ class Architecture:
         logits: Operations at the output product: "", "scale", "cap" behind it, "scale_first" before
             it; a scale or cap that the metadata sets to zero is left out.
         gating: Of the experts' router, where the metadata names none: softmax, sigmoid,
-            softmax_weight.
+            softmax_weight, sqrt_softplus.
         normalize_experts: The router's weights are normalized; None: as the metadata says.
         weight_first: The router's weights multiply the experts' input.
         precise_experts: Their last product asks for full precision, which not every backend has.
@@ -109,6 +111,8 @@ class Architecture:
     soft_cap: bool = False
     single_sequence: bool = False
     cached: bool = True
+    keys_only: bool = False
+    streams_apart: bool = False
     causal: bool | None = None
     own_caches: int = 0
     indexer: str = ""
@@ -351,5 +355,14 @@ ROWS: dict[str, Architecture] = {
     "glm-dsa": _INDEXED,
     "minimax-m3": Architecture(
         graph="blockwise", rope_factors=False, indexer="both", gating="sigmoid"
+    ),
+    "deepseek4": Architecture(
+        graph="compressed",
+        clamps_fused=True,
+        window_period=0,
+        keys_only=True,
+        streams_apart=True,
+        tied=False,
+        gating="sqrt_softplus",
     ),
 }

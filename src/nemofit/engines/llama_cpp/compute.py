@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from nemofit.catalog.model import ModelSpec
 
+from .compressed_cache import ratios
 from .config import RunConfig
 from .graph.backends import BACKENDS
 from .graph.context import Context, GraphShape, Weights
@@ -54,7 +55,7 @@ def every_block_counts(model: ModelSpec) -> Iterator[bool]:
     # each block's own input is handed over apart
     yield any(t.name.startswith("per_layer_token_embd") for t in model.tensors)
     # each indexer leaves a constant behind
-    yield any(indexed_layers(model))
+    yield any(indexed_layers(model)) or any(ratios(model))
 
 
 class ComputeBuffers:

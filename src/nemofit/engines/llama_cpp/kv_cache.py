@@ -13,6 +13,7 @@ from nemofit.catalog.ggml import row_bytes
 from nemofit.catalog.model import ModelSpec
 
 from .architectures import ROWS, Architecture
+from .compressed_cache import compressed_bytes, ratios
 from .config import RunConfig
 from .recurrent_state import state_bytes, states
 
@@ -46,12 +47,14 @@ def cells(model: ModelSpec, config: RunConfig) -> Cells:
     divides it, again rounded up. A window layer needs only its window and a micro-batch.
     """
     total = pad(config.context)
-    streams = 1 if config.kv_unified else config.parallel
+    row = row_of(model)
+    apart = row is not None and row.streams_apart
+    streams = config.parallel if apart or not config.kv_unified else 1
     full = total if config.kv_unified else pad(total // config.parallel)
     window = window_width(model)
     if config.swa_full or not window:
         return Cells(full, full, streams)
-    seen = window * (config.parallel if config.kv_unified else 1) + micro_batch(
+    seen = window * (config.parallel if config.kv_unified and not apart else 1) + micro_batch(
         config, is_causal(model)
     )
     return Cells(full, pad(min(full, seen)), streams)
@@ -140,6 +143,12 @@ def is_latent(model: ModelSpec) -> bool:
     return found
 
 
+def keeps_keys_only(model: ModelSpec) -> bool:
+    """Whether only K is cached, because V is a part of it."""
+    row = row_of(model)
+    return is_latent(model) or (row is not None and row.keys_only)
+
+
 def kv_heads(model: ModelSpec) -> tuple[int, ...]:
     """Key and value heads of each block."""
     named = "attention.head_count_kv" in model.metadata
@@ -197,7 +206,7 @@ def layer_caches(model: ModelSpec) -> tuple[LayerCache | None, ...]:
     windows = window_layers(model)
     sources = cache_sources(model)
     sizes = head_sizes(model)
-    latent = is_latent(model)
+    keys_only = keeps_keys_only(model)
     alone = [s is not None and s.alone for s in states(model)]
     out: list[LayerCache | None] = []
     for il in range(n):
@@ -206,7 +215,7 @@ def layer_caches(model: ModelSpec) -> tuple[LayerCache | None, ...]:
             out.append(None)
             continue
         k, v = sizes[il]
-        out.append(LayerCache(heads[il] * k, 0 if latent else heads[il] * v, windows[il]))
+        out.append(LayerCache(heads[il] * k, 0 if keys_only else heads[il] * v, windows[il]))
     return tuple(out)
 
 
@@ -241,7 +250,7 @@ def indexer_widths(model: ModelSpec) -> tuple[int, int]:
 
 def widest_v(model: ModelSpec) -> int:
     """Elements of the widest V row of any block, which transposed caches are padded to."""
-    if is_latent(model):
+    if keeps_keys_only(model):
         return 0
     sizes = zip(kv_heads(model), head_sizes(model), strict=True)
     return max((heads * v for heads, (_, v) in sizes), default=0)
@@ -253,6 +262,9 @@ def layer_bytes(model: ModelSpec, config: RunConfig) -> list[int]:
     caches = layer_caches(model)
     widest = widest_v(model)
     out = state_bytes(model, config)
+    if any(ratios(model)):
+        type_k = config.kv_type_k.upper()
+        out = [a + b for a, b in zip(out, compressed_bytes(model, type_k, c.full, c.streams))]
     indexed, (index_k, index_v) = indexed_layers(model), indexer_widths(model)
     for il, x in enumerate(caches):
         if indexed[il]:

@@ -13,6 +13,7 @@ from math import gcd
 
 from nemofit.catalog.model import ModelSpec
 
+from .compressed_cache import ratios
 from .kv_cache import cache_sources, indexed_layers, row_of, window_layers
 
 BLOCK = re.compile(r"blk\.(\d+)\.(.*)")
@@ -58,6 +59,7 @@ def kinds(model: ModelSpec) -> tuple[int, ...]:
         windows = window_layers(model)
         sources = cache_sources(model)
         indexed = indexed_layers(model)
+        compressed = ratios(model)
         deepstack = model.integer("n_deepstack_layers")
         apart = model.integer("attn_res.block_size")
         row = row_of(model)
@@ -79,6 +81,7 @@ def kinds(model: ModelSpec) -> tuple[int, ...]:
                 il != sources[il],
                 il < deepstack,
                 indexed[il],
+                compressed[il],
                 (il // apart, il % apart == 0) if apart else None,
                 il < sparse,
                 step > 0 and (il + 1) % step == 0,

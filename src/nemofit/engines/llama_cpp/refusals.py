@@ -11,7 +11,7 @@ from nemofit.catalog.model import ModelSpec
 from nemofit.errors import UsageError
 
 from .config import RunConfig
-from .kv_cache import is_causal, is_latent, micro_batch, pools, row_of
+from .kv_cache import is_causal, keeps_keys_only, micro_batch, pools, row_of
 
 
 def check(model: ModelSpec, config: RunConfig) -> None:
@@ -23,7 +23,7 @@ def check(model: ModelSpec, config: RunConfig) -> None:
     _check_pooling(model, config)
     _check_single_sequence(model, config)
     k, v = config.kv_type_k, config.kv_type_v
-    if is_latent(model):
+    if keeps_keys_only(model):
         if k != v:
             raise UsageError(
                 f"{model.id} does not support different K ({k}) and V ({v}) cache types:"

@@ -194,8 +194,8 @@ class BatchAttention(Attention):
         *,
         sinks: T | None = None,
         output: str | None = "attn_output",
-        store_order: str = "qkv",
-        cache_of: int | None = None,
+        store_order: str = "qkv",  # noqa: ARG002
+        cache_of: int | None = None,  # noqa: ARG002
         soft_cap: bool = False,
         kq_bias: T | None = None,
         v_mla: T | None = None,

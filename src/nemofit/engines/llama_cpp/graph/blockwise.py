@@ -13,7 +13,7 @@ from . import ops
 from .attention import rotate
 from .context import Context
 from .decoder import Decoder, draw
-from .indexed import IndexCache
+from .indexed import KeyCache
 from .ops import T
 
 
@@ -34,7 +34,7 @@ class Blockwise(Decoder):
         self.places = -(-pad(1) // size) * size
         self.parts = self.places // size
         self.chosen = min(m.integer("attention.indexer.top_k"), self.parts)
-        self.index = IndexCache(ctx, self.width)
+        self.index = KeyCache(ctx, s.cells, self.width)
         self.bias = ops.input_("F32", self.parts, n)
         self.hidden = ops.input_("F32", self.places, n)
         self.cell_of = ops.input_("I32", self.places, s.streams)
@@ -78,7 +78,7 @@ class Blockwise(Decoder):
         hidden = ops.view(self.hidden, (self.places, 1, n), (self.hidden.nb[1],) * 2)
         mask = ops.view(self.mask, (cells, n, 1), (self.mask.nb[1], self.mask.nb[3]))
         bias = ops.view(self.bias, (parts, 1, n), (self.bias.nb[1],) * 2)
-        q = ops.view(q, q.ne[:2] + (n,), q.nb[1:3])
+        q = ops.view(q, (*q.ne[:2], n), q.nb[1:3])
         k = ops.view(k, (*k.ne[:3], 1), k.nb[1:])
         v = ops.view(v, (*v.ne[:3], 1), v.nb[1:])
         by_place = ops.get_rows(keys, ops.view(self.cell_of, (self.places,)))

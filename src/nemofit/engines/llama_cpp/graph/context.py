@@ -141,7 +141,7 @@ class Context:
 
         Raw embeddings may bring more rows, which are added behind the first blocks.
         """
-        tokens = ops.input_("I32", self.n_tokens)
+        tokens = self.tokens = ops.input_("I32", self.n_tokens)
         table = self.root("token_embd")
         assert table is not None
         looked_up = ops.get_rows(table, tokens)
@@ -258,6 +258,7 @@ class Context:
         weight_first: bool = False,
         groups: tuple[int, int] = (0, 0),
         logits: T | None = None,
+        chosen: T | None = None,
         precise: bool = False,
         sequential: bool = False,
     ) -> T:
@@ -286,15 +287,8 @@ class Context:
             probs = ops.like("SQRT", ops.unary(logits))
         else:
             probs = logits
-        selection = probs
-        correction = self.b(il, "exp_probs_b")
-        if correction is not None:
-            selection = ops.add(probs, correction)
-        if weight_first:
-            selection = logits
-        if groups[0] > 1:
-            selection = _mask_groups(selection, n_expert, groups, n)
-        chosen = ops.argsort_top_k(selection, used)
+        if chosen is None:
+            chosen = self._choose_experts(il, probs, logits, used, weight_first, groups)
         weights = ops.get_rows(ops.reshape(probs, 1, n_expert, n), chosen)
         if gating == "softmax_weight":
             weights = ops.reshape(ops.soft_max(ops.reshape(weights, used, n)), 1, used, n)
@@ -329,6 +323,19 @@ class Context:
             out = ops.add(out, p)
             self.g.expand(out)
         return ops.cont(out) if used == 1 else out
+
+    def _choose_experts(
+        self, il: int, probs: T, logits: T, used: int, by_logits: bool, groups: tuple[int, int]
+    ) -> T:
+        selection = probs
+        correction = self.b(il, "exp_probs_b")
+        if correction is not None:
+            selection = ops.add(probs, correction)
+        if by_logits:
+            selection = logits
+        if groups[0] > 1:
+            selection = _mask_groups(selection, probs.ne[0], groups, probs.ne[1])
+        return ops.argsort_top_k(selection, used)
 
     def _expert_products(self, il: int, x: T, chosen: T, activation: str) -> T:
         merged = self.w(il, "ffn_gate_up_exps")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from nemofit.engines.llama_cpp.architectures import Architecture
 from nemofit.engines.llama_cpp.kv_cache import (
     head_sizes,
-    is_latent,
+    keeps_keys_only,
     kv_heads,
     layer_caches,
     row_of,
@@ -299,13 +299,13 @@ def attention_inputs(ctx: Context) -> tuple[Attention, Attention | None]:
     if row is not None and not row.cached:
         return BatchAttention(ctx), BatchAttention(ctx) if any(windows) else None
     cached = [il for il, cache in enumerate(layer_caches(m)) if cache is not None]
-    latent = is_latent(m)
+    keys_only = keeps_keys_only(m)
 
     def attention(window: bool, cells: int) -> Attention:
         mine = [sizes[il] for il in cached if windows[il] == window]
         k_head, v_head = _common(k for k, _ in mine), _common(v for _, v in mine)
-        layout = CacheLayout(cells, k_head, 0 if latent else v_head, widest_v(m))
-        return Attention(ctx, layout, with_v=not latent, rotate=not latent)
+        layout = CacheLayout(cells, k_head, 0 if keys_only else v_head, widest_v(m))
+        return Attention(ctx, layout, with_v=not keys_only, rotate=not keys_only)
 
     full = attention(False, s.cells)
     if not any(windows):

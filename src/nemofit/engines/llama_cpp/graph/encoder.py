@@ -1,4 +1,4 @@
-"""The graph of an encoder: every token sees its whole batch, nothing is cached, there are no logits.
+"""The graph of an encoder: every token sees its whole batch, nothing is cached, no logits.
 
 Source: src/models/bert.cpp, modern-bert.cpp, gemma-embedding.cpp, llama-graph.cpp (build_pooling,
 build_dense_out), llama.cpp 0c1e570.

@@ -61,9 +61,20 @@ def _gate_shared(ctx: Context, row: Architecture, gate: T, h: T, shared: T) -> T
 
 
 def experts(
-    ctx: Context, row: Architecture, il: int, h: T, logits: T | None = None
+    ctx: Context,
+    row: Architecture,
+    il: int,
+    h: T,
+    logits: T | None = None,
+    *,
+    chosen: T | None = None,
 ) -> T:
-    """The routed experts of a block; the router reads what they read unless it has run."""
+    """The routed experts of a block.
+
+    Args:
+        logits: The router's scores; None: it reads what the experts read.
+        chosen: The experts of each token, where something else than the scores decides.
+    """
     m = ctx.model
     gating = _GATING.get(m.integer("expert_gating_func"), row.gating)
     normalize = row.normalize_experts
@@ -80,5 +91,6 @@ def experts(
         weight_first=row.weight_first,
         groups=(m.integer("expert_group_count"), m.integer("expert_group_used_count")),
         logits=logits,
+        chosen=chosen,
         precise=row.precise_experts,
     )

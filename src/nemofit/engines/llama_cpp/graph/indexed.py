@@ -17,23 +17,65 @@ from .latent import Latent
 from .ops import T
 
 
-class IndexCache(Attention):
-    """The cache of an indexer's keys, with one head, and the mask over it."""
+class KeyCache(Attention):
+    """A cache of keys with one head, and the mask over it.
 
-    def __init__(self, ctx: Context, width: int) -> None:
-        super().__init__(
-            ctx, CacheLayout(ctx.shape.cells, width, 0, 0), with_v=False, rotate=False
-        )
-        self.mask.type = "F16"
-        self.mask.nb = ops.strides("F16", self.mask.ne)
+    Args:
+        mask: Its type, where flash attention does not decide it.
+        name: Tells several caches of a block apart.
+    """
 
-    def keep(self, il: int, k: T) -> T:
-        """Store a micro-batch's keys and return all of them."""
-        s, width = self.ctx.shape, self.layout.k_head
+    def __init__(
+        self, ctx: Context, cells: int, width: int, mask: str | None = None, name: str = "key"
+    ) -> None:
+        super().__init__(ctx, CacheLayout(cells, width, 0, 0), with_v=False)
+        if mask is not None:
+            self.mask.type = mask
+            self.mask.nb = ops.strides(mask, self.mask.ne)
+        self.name = name
+
+    def keep(self, il: int, k: T, ids: T | None = None) -> T:
+        """Store keys and return all of them."""
+        ctx, s = self.ctx, self.ctx.shape
         home = s.device_of[il] if s.kv_offload else s.cpu
-        cache = ops.stored(home, s.type_k, width, self.layout.cells, s.streams)
-        self.ctx.g.expand(self._store_k(cache, k))
-        return self._read_k(cache, width, 1)
+        cache = ops.stored(home, s.type_k, self.layout.k_head, self.layout.cells, s.streams)
+        ctx.weights.made[f"{self.name}_{il}"] = cache
+        if ids is not None:
+            self.k_ids = ids
+        ctx.g.expand(self._store_k(cache, k))
+        return self.all(il)
+
+    def all(self, il: int) -> T:
+        """What is stored."""
+        return self._read_k(self.ctx.weights.made[f"{self.name}_{il}"], self.layout.k_head, 1)
+
+
+def hadamard(width: int) -> T:
+    """The largest rotation by which a width divides."""
+    n = 64
+    while width % (2 * n) == 0:
+        n *= 2
+    return ops.input_("F32", n, n)
+
+
+def only(mask: T, chosen: T, type_: str) -> T:
+    """The mask that leaves the chosen tokens alone visible.
+
+    Args:
+        chosen: Their cells, [count, tokens, 1, streams].
+        type_: Of the constant that is written into the mask.
+    """
+    cells, batch, _, streams = mask.ne
+    count = chosen.ne[0]
+    hidden = ops.fill(mask)
+    hidden = ops.view(hidden, (1, cells, batch, streams), hidden.nb[:3])
+    rows = ops.view(
+        chosen, (count, batch, streams, 1), (chosen.nb[1], chosen.nb[2], streams * chosen.nb[3])
+    )
+    zeros = ops.fill(ops.leaf(type_, 1, count, batch, streams))
+    shown = ops.set_rows(hidden, zeros, rows)
+    shown = ops.view(shown, (cells, batch, 1, streams), (shown.nb[2], shown.nb[3], shown.nb[3]))
+    return ops.add(shown, mask)
 
 
 class Indexed(Latent):
@@ -46,11 +88,8 @@ class Indexed(Latent):
         self.index_heads = m.integer("attention.indexer.head_count")
         self.most = m.integer("attention.indexer.top_k")
         self.chooses = indexed_layers(m)
-        self.index = IndexCache(ctx, self.width)
-        n = 64
-        while self.width % (2 * n) == 0:
-            n *= 2
-        self.rotation = ops.input_("F32", n, n)
+        self.index = KeyCache(ctx, ctx.shape.cells, self.width, "F16")
+        self.rotation = hadamard(self.width)
         self.chosen: T | None = None
 
     def query_input(self, il: int, h: T) -> T:
@@ -83,22 +122,8 @@ class Indexed(Latent):
         return ops.cont(ops.top_k(scores, min(scores.ne[0], self.most)))
 
     def mask(self, il: int) -> T | None:  # noqa: ARG002
-        """The mask that leaves the chosen tokens alone visible."""
-        chosen, mask = self.chosen, self.full.mask
-        assert chosen is not None
-        cells, batch, _, streams = mask.ne
-        hidden = ops.fill(mask)
-        hidden = ops.view(hidden, (1, cells, batch, streams), hidden.nb[:3])
-        count = chosen.ne[0]
-        rows = ops.view(
-            chosen, (count, batch, streams, 1), (chosen.nb[1], chosen.nb[2], streams * chosen.nb[3])
-        )
-        zeros = ops.fill(ops.leaf("F32", 1, count, batch, streams))
-        shown = ops.set_rows(hidden, zeros, rows)
-        shown = ops.view(
-            shown, (cells, batch, 1, streams), (shown.nb[2], shown.nb[3], shown.nb[3])
-        )
-        return ops.add(shown, mask)
+        assert self.chosen is not None
+        return only(self.full.mask, self.chosen, "F32")
 
 
 def build(ctx: Context, row: Architecture) -> None:

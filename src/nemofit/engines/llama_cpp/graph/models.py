@@ -7,7 +7,7 @@ from collections.abc import Callable
 from nemofit.catalog.model import ModelSpec
 from nemofit.engines.llama_cpp.architectures import ROWS, Architecture
 
-from . import blockwise, decoder, encoder, gemma, hybrid, indexed, latent, latent_hybrid
+from . import blockwise, compressed, decoder, encoder, gemma, hybrid, indexed, latent, latent_hybrid
 from .context import Context
 
 BUILDERS: dict[str, Callable[[Context, Architecture], None]] = {
@@ -17,6 +17,7 @@ BUILDERS: dict[str, Callable[[Context, Architecture], None]] = {
     "latent": latent.build,
     "indexed": indexed.build,
     "blockwise": blockwise.build,
+    "compressed": compressed.build,
     "encoder": encoder.build,
     "bert": encoder.build_bert,
     "gemma3n": gemma.build_3n,
