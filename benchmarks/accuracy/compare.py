@@ -148,7 +148,7 @@ def ask_nemofit(rows: Iterable[Row], outcome: Outcome) -> None:
     for row in rows:
         try:
             outcome.differences += compare(row)
-        except nemofit.NemofitError as error:  # noqa: PERF203
+        except nemofit.NemofitError as error:
             outcome.refused_by_nemofit.append((row, str(error)))
 
 

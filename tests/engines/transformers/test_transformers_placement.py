@@ -1,4 +1,4 @@
-"""Placement and memory by the rules, without the real libraries (they are in test_transformers_real.py)."""
+"""Placement and memory by the rules; the real libraries are in test_transformers_real.py."""
 
 from __future__ import annotations
 

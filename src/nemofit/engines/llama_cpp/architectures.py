@@ -1,7 +1,9 @@
 """One row per architecture: what its graph and caches do that its tensors alone do not tell.
 
 Whatever a row leaves out has the default of a Llama-like decoder. Nothing else in this package
-knows an architecture by name. Source of every row: src/models/<architecture>.cpp of llama.cpp 0c1e570.
+knows an architecture by name.
+
+Source of every row: src/models/<architecture>.cpp of llama.cpp 0c1e570.
 """
 
 from __future__ import annotations
@@ -60,7 +62,7 @@ class Architecture:
         causal: Tokens see earlier ones only; None: as the metadata says.
         own_caches: So many blocks have a cache of their own, the others read the last one of their
             kind; 0: all but as many as the metadata names.
-        indexer: Which cache an indexer has that chooses what is attended to: "" where there is none,
+        indexer: Which cache an indexer has that chooses what is attended to: "" for none,
             "keys" of one head, "both" keys and values of one head behind the leading dense blocks.
         tied: Without an output matrix the embedding serves as one.
         output_first: The output matrix is loaded before the embedding: where one serves as both,
@@ -186,9 +188,7 @@ ROWS: dict[str, Architecture] = {
     "olmo2": Architecture(qk_norm="flat", window_period=4),
     "olmoe": Architecture(qk_norm="flat", normalize_experts=False),
     "phi3": Architecture(query_scale=True, residual_first=True),
-    "phimoe": Architecture(
-        query_scale=True, residual_first=True, normalize_experts=True
-    ),
+    "phimoe": Architecture(query_scale=True, residual_first=True, normalize_experts=True),
     "phi2": Architecture(
         norm="layer", query_scale=True, activation="gelu", parallel="attention_ffn_residual"
     ),
@@ -302,9 +302,7 @@ ROWS: dict[str, Architecture] = {
     ),
     "qwen2vl": Architecture(rope_factors=False, positions_per_token=4),
     "qwen3vl": Architecture(rope_factors=False, positions_per_token=4),
-    "qwen3vlmoe": Architecture(
-        rope_factors=False, positions_per_token=4, normalize_experts=True
-    ),
+    "qwen3vlmoe": Architecture(rope_factors=False, positions_per_token=4, normalize_experts=True),
     "deepseek2": _LATENT,
     "mistral4": replace(_LATENT, precise_experts=True),
     "minicpm3": Architecture(

@@ -160,9 +160,7 @@ class ComputeBuffers:
                 # one token each is too few for the GPUs to take over what lies on the host
                 few = self.shapes[0].sequences
                 shapes += (replace(self.shapes[0], tokens=few, outputs=few),)
-            found = self.peaks[key] = self._replay(
-                shapes, layers, units, n_copies, full, placed()
-            )
+            found = self.peaks[key] = self._replay(shapes, layers, units, n_copies, full, placed())
         return found
 
     def _replay(
@@ -228,9 +226,7 @@ def _output_type(model: ModelSpec, types: Sequence[str]) -> str:
     return found.get("output.weight", found.get("token_embd.weight", ""))
 
 
-def _weights(
-    model: ModelSpec, types: Sequence[str], placed: Placement, n_gpus: int
-) -> Weights:
+def _weights(model: ModelSpec, types: Sequence[str], placed: Placement, n_gpus: int) -> Weights:
     index = {t.name: i for i, t in enumerate(model.tensors)}
     names = {t.name: (types[i], t.shape) for i, t in enumerate(model.tensors)}
     if placed.output_copy is not None:

@@ -110,7 +110,9 @@ def _check_choices(c: RunConfig) -> None:
         ("kv_type_v", KV_TYPES),
     ):
         if getattr(c, name) not in allowed:
-            raise UsageError(f"{name} {getattr(c, name)!r} is not known", "one of: " + ", ".join(allowed))
+            raise UsageError(
+                f"{name} {getattr(c, name)!r} is not known", "one of: " + ", ".join(allowed)
+            )
     if not c.flash_attention and c.kv_type_v not in ("f32", "f16", "bf16"):
         raise UsageError(
             f"a quantized V cache ({c.kv_type_v}) needs flash attention, as llama.cpp requires",

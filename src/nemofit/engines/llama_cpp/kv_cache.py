@@ -264,7 +264,8 @@ def layer_bytes(model: ModelSpec, config: RunConfig) -> list[int]:
     out = state_bytes(model, config)
     if any(ratios(model)):
         type_k = config.kv_type_k.upper()
-        out = [a + b for a, b in zip(out, compressed_bytes(model, type_k, c.full, c.streams))]
+        compressed = compressed_bytes(model, type_k, c.full, c.streams)
+        out = [a + b for a, b in zip(out, compressed, strict=True)]
     indexed, (index_k, index_v) = indexed_layers(model), indexer_widths(model)
     for il, x in enumerate(caches):
         if indexed[il]:

@@ -70,9 +70,7 @@ def kinds(model: ModelSpec) -> tuple[int, ...]:
         out = []
         for il, indices in enumerate(block_tensors(model)[: loaded_blocks(model)]):
             skip = len(f"blk.{il}.")
-            tensors = tuple(
-                (model.tensors[i].name[skip:], model.tensors[i].shape) for i in indices
-            )
+            tensors = tuple((model.tensors[i].name[skip:], model.tensors[i].shape) for i in indices)
             kind = (
                 tensors,
                 windows[il],

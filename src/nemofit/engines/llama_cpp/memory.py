@@ -129,9 +129,7 @@ class Frame:
     def totals(self, config: RunConfig, split: tuple[float, ...]) -> tuple[list[int], int]:
         """Bytes per GPU, overhead included, and on the host."""
         weights, kv, compute, overhead = self._parts(config, split)
-        gpus = [
-            weights[d] + kv[d] + compute[d] + overhead[d] for d in range(self.n_gpus)
-        ]
+        gpus = [weights[d] + kv[d] + compute[d] + overhead[d] for d in range(self.n_gpus)]
         return gpus, weights[-1] + kv[-1] + compute[-1] + overhead[-1]
 
     def memory(self, config: RunConfig, split: tuple[float, ...]) -> Memory:
@@ -234,9 +232,7 @@ def estimate_memory(
         UsageError: The configuration makes no sense or the engine refuses it.
     """
     estimator = Estimator(model, quant, imatrix)
-    return estimator.memory(
-        config or RunConfig(), n_gpus, budgets=budgets, generations=generations
-    )
+    return estimator.memory(config or RunConfig(), n_gpus, budgets=budgets, generations=generations)
 
 
 def split_of(
@@ -263,9 +259,7 @@ def split_of(
     return (1.0,) * n_gpus
 
 
-def _weights(
-    sizes: WeightSizes, units: tuple[int, ...], cpu_moe: int, n_gpus: int
-) -> list[int]:
+def _weights(sizes: WeightSizes, units: tuple[int, ...], cpu_moe: int, n_gpus: int) -> list[int]:
     """Weights per GPU, the host's last: units are contiguous, so prefix sums suffice."""
     out = [0] * n_gpus
     host = sizes.input_host

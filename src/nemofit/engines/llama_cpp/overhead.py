@@ -11,7 +11,7 @@ from nemofit.units import MIB
 from .config import RunConfig
 from .kv_cache import is_causal, micro_batch
 
-# MiB per process and card, by generation: llama.cpp's "unaccounted" on cards that nothing else used.
+# MiB per process and card, by generation: llama.cpp's "unaccounted" on cards used by nothing else.
 # Ada Lovelace: RTX 4090, 451 to 456, ggml-org/llama.cpp pull 15860 (September 2025).
 # Pascal (P100), Ampere (A40), Blackwell (RTX PRO 6000, 703 to 712) and Vega 20 (MI50): the same
 # print in published logs of llama.cpp, 2025 to 2026, rounded up.

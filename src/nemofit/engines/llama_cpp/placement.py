@@ -213,7 +213,9 @@ def weight_sizes(model: ModelSpec, types: Sequence[str], key: object, backend: s
     return found
 
 
-def tensor_sizes(model: ModelSpec, types: Sequence[str], backend: str) -> tuple[list[int], list[int]]:
+def tensor_sizes(
+    model: ModelSpec, types: Sequence[str], backend: str
+) -> tuple[list[int], list[int]]:
     """Bytes of each tensor in a GPU's buffer and in host memory."""
     rules = BACKENDS[backend]
     gpu, host = [], []

@@ -1,7 +1,7 @@
 """Configurations that llama.cpp refuses for a model, refused with its own reason.
 
-Source: llama_init_from_model in llama-context.cpp, llama.cpp 0c1e570. What it refuses for every model
-is checked where the configuration is made (:mod:`.config`).
+Source: llama_init_from_model in llama-context.cpp, llama.cpp 0c1e570. What it refuses for every
+model is checked where the configuration is made (:mod:`.config`).
 """
 
 from __future__ import annotations

@@ -36,7 +36,9 @@ class CacheLayout:
 class Attention:
     """One attention input: masks, indices and rotations, shared by the layers that use it."""
 
-    def __init__(self, ctx: Context, layout: CacheLayout, *, with_v: bool = True, rotate: bool = True) -> None:
+    def __init__(
+        self, ctx: Context, layout: CacheLayout, *, with_v: bool = True, rotate: bool = True
+    ) -> None:
         s = ctx.shape
         self.ctx = ctx
         self.layout = layout
@@ -54,7 +56,13 @@ class Attention:
             while layout.k_head % (2 * n_rot) == 0:
                 n_rot *= 2
             self.k_rot = ops.input_("F32", n_rot, n_rot)
-        if rotate and with_v and layout.v_head > 0 and s.type_v in _QUANTIZED and layout.v_head % 64 == 0:
+        if (
+            rotate
+            and with_v
+            and layout.v_head > 0
+            and s.type_v in _QUANTIZED
+            and layout.v_head % 64 == 0
+        ):
             self.v_rot = ops.input_("F32", 64, 64)
 
     def __call__(
@@ -205,7 +213,15 @@ class BatchAttention(Attention):
         for t in (q, k, v):
             self.ctx.g.expand(t)
         out = attend(
-            self.ctx, q, k, v, mask or self.mask, sinks=sinks, soft_cap=soft_cap, bias=kq_bias, v_mla=v_mla
+            self.ctx,
+            q,
+            k,
+            v,
+            mask or self.mask,
+            sinks=sinks,
+            soft_cap=soft_cap,
+            bias=kq_bias,
+            v_mla=v_mla,
         )
         return self.project(il, out, output)
 
@@ -217,7 +233,9 @@ def rotate(x: T, rot: T) -> T:
     return ops.reshape(ops.mul_mat(rot, flat), *x.ne)
 
 
-def caches(ctx: Context, layout: CacheLayout, il: int, stored: tuple[T | None, T | None]) -> tuple[T, T | None]:
+def caches(
+    ctx: Context, layout: CacheLayout, il: int, stored: tuple[T | None, T | None]
+) -> tuple[T, T | None]:
     """The cache tensors of a layer, made when first asked for."""
     s = ctx.shape
     name_k, name_v = f"cache_k_{il}", f"cache_v_{il}"

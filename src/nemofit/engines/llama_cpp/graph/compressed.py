@@ -209,9 +209,7 @@ class Compressed(Decoder):
         streams = keys.ne[3]
         per = n // streams
         q = ops.view(q, (c.width, heads, per, streams), (q.nb[1], q.nb[2], q.nb[3] // streams))
-        w = ops.view(
-            w, (heads, per, 1, streams), (w.nb[1], w.nb[2] // streams, w.nb[3] // streams)
-        )
+        w = ops.view(w, (heads, per, 1, streams), (w.nb[1], w.nb[2] // streams, w.nb[3] // streams))
         scores = ops.lightning_indexer(q, keys, w, c.keys.mask)
         most = ctx.model.integer("attention.indexer.top_k")
         return ops.cont(ops.top_k(scores, min(scores.ne[0], most)))

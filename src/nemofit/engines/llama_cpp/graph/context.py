@@ -181,7 +181,17 @@ class Context:
             x = ops.mul(x, scale)
         return x if bias is None else ops.add(x, bias)
 
-    def qkv(self, il: int, x: T, heads: int, kv_heads: int, head_k: int, head_v: int, *, flat: bool = False) -> Qkv:
+    def qkv(
+        self,
+        il: int,
+        x: T,
+        heads: int,
+        kv_heads: int,
+        head_k: int,
+        head_v: int,
+        *,
+        flat: bool = False,
+    ) -> Qkv:
         """Project to q, k and v, fused or apart, as [head, heads, tokens].
 
         Args:
@@ -215,7 +225,9 @@ class Context:
 
     # feed-forward --------------------------------------------------------------------------
 
-    def feed_forward(self, il: int, x: T, activation: str, *, suffix: str = "", parallel_gate: bool = True) -> T:
+    def feed_forward(
+        self, il: int, x: T, activation: str, *, suffix: str = "", parallel_gate: bool = True
+    ) -> T:
         """A dense feed-forward; gated where the block has a gate.
 
         Args:
@@ -260,7 +272,6 @@ class Context:
         logits: T | None = None,
         chosen: T | None = None,
         precise: bool = False,
-        sequential: bool = False,
     ) -> T:
         """A mixture of experts: route every token, run the chosen experts, sum their results.
 

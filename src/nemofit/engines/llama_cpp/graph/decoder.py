@@ -206,9 +206,7 @@ class Decoder:
         heads, n = self.heads[il], self.ctx.n_tokens
         x = ops.reshape(x, x.ne[0] // heads, heads, n)
         x = ops.mul(x, ops.reshape(gates, 1, heads, n))
-        return ops.mul_mat(
-            self.ctx.must(il, "attn_output"), ops.reshape(x, x.ne[0] * heads, n)
-        )
+        return ops.mul_mat(self.ctx.must(il, "attn_output"), ops.reshape(x, x.ne[0] * heads, n))
 
     def _flat(self, il: int) -> bool:
         return self.row.qk_norm == "flat" and self.ctx.w(il, "attn_q_norm") is not None

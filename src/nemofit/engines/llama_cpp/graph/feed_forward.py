@@ -23,7 +23,7 @@ def feed_forward(ctx: Context, row: Architecture, il: int, h: T) -> T:
     shared = dense(ctx, row, il, h, suffix="_shexp")
     gate = ctx.w(il, "ffn_gate_inp_shexp")
     if gate is not None:
-        shared = _gate_shared(ctx, row, gate, h, shared)
+        shared = _gate_shared(row, gate, h, shared)
     both = ops.add(routed, shared)
     return ops.scale(both) if row.shared_halved else both
 
@@ -53,7 +53,7 @@ def _latent_experts(ctx: Context, row: Architecture, il: int, h: T) -> T:
     return ops.mul_mat(ctx.must(il, "ffn_latent_up", "ffn_routed_up"), y)
 
 
-def _gate_shared(ctx: Context, row: Architecture, gate: T, h: T, shared: T) -> T:
+def _gate_shared(row: Architecture, gate: T, h: T, shared: T) -> T:
     scores = ops.mul_mat(gate, h)
     if row.shared_gate == "silu_ratio":
         return ops.mul(shared, ops.div(ops.unary(scores), scores))
