@@ -6,9 +6,10 @@ one with none keeps the prior.
 
 Reasons: DRAM reaches 80 to 90 % of its peak, stacked memory less per clock of the GPU; a kernel
 costs 2 to 8 microseconds to launch and drain; matrix rates are what the units of that generation do
-per clock (NVIDIA's and AMD's architecture papers: 512 multiply-adds of half precision per SM on
-Ampere and Ada, 1024 on A100, 2048 on H100, none before Volta) less the usual half; a processor core
-does one 512-bit or two 256-bit dot products per clock.
+per clock and multiprocessor (NVIDIA's and AMD's architecture papers: 1024 multiply-adds of 8 bit
+and 256 of half precision on Ampere, Ada and the RTX 50 series, twice that on A100, four times on
+H100, none before Volta) less what is usually lost, which is more where weights are unpacked first;
+a processor core does one 512-bit or two 256-bit dot products per clock.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 def family(
     read: float = 0.9,
     kernel_us: float = 3.0,
-    matrix: float = 450.0,
+    matrix: float = 560.0,
     matrix_16: float | None = None,
     attend: float = 250.0,
     *,
@@ -49,10 +50,11 @@ FAMILIES = {
     "turing-gtx": family(0.88, 4.0, 200.0, 150.0, 60.0),
     "ampere-hbm": family(0.87, 3.5, 650.0, 1100.0, bytes_per_clock=12.0),
     "ampere": family(matrix_16=500.0),
-    "ada": family(matrix=400.0, matrix_16=450.0, bytes_per_clock=3.5),
+    "ada": family(matrix_16=450.0, bytes_per_clock=3.5),
     "hopper": family(0.85, 4.0, 750.0, 1100.0, bytes_per_clock=15.0),
     "blackwell-hbm": family(0.85, 4.0, 800.0, 1200.0, bytes_per_clock=25.0),
-    "blackwell": family(matrix=450.0),
+    "blackwell-unified": family(matrix=450.0, bytes_per_clock=2.5),
+    "blackwell": family(),
     "gcn": family(0.7, 10.0, 90.0, 90.0, 40.0, bytes_per_clock=10.0),
     "cdna": family(0.6, 8.0, 150.0, 300.0, 200.0, bytes_per_clock=8.0),
     "rdna": family(0.75, 6.0, 100.0, 80.0, 40.0),
@@ -61,6 +63,7 @@ FAMILIES = {
     "rdna3.5": family(0.85, 5.0, 280.0, 300.0, 100.0, unpack=0.7, bytes_per_clock=3.0),
     "rdna4": family(0.8, 6.0, 200.0, 250.0, 80.0, bytes_per_clock=3.5),
     "xe": family(0.7, 5.0, 150.0, 150.0, 40.0, bytes_per_clock=8.0),
+    "xe2": family(0.7, 5.0, 200.0, 200.0, 60.0, bytes_per_clock=5.0),
     "apple": family(0.92, 5.0, 190.0, 220.0, 110.0, bytes_per_clock=8.5),
     "apple-m3": family(0.93, 4.5, 210.0, 230.0, 110.0, unpack=2.0, bytes_per_clock=8.5),
     "apple-m5": family(0.85, 4.0, 500.0, 500.0, 150.0, unpack=2.0, bytes_per_clock=8.5),
@@ -121,7 +124,7 @@ PRIOR: dict[str, Any] = {
     "hop_us": 40.0,
     "core_clock": 1.0,
     "barrier_us": 0.2,
-    "link": 0.8,
+    "link": 0.7,
     "state": 0.4,
     "state_more": 0.1,
     "scan": 2.0,
@@ -136,7 +139,7 @@ PRIOR: dict[str, Any] = {
 
 SPREAD = {
     "read": 0.1, "gather": 0.25, "unpack": 0.4, "kernel_us": 0.5, "matrix": 0.6, "matrix_16": 0.6,
-    "attend": 0.5, "kernel": 0.4, "graphless": 0.3, "tile": 0.6, "clocks_per_weight": 0.7,
+    "attend": 0.25, "kernel": 0.4, "graphless": 0.3, "tile": 0.6, "clocks_per_weight": 0.7,
     "cpu_clocks": 0.3, "clocks_per_byte": 0.5, "overlap": 0.4, "prefill_overlap": 0.3,
     "token_us": 0.6, "hop_us": 0.5, "core_clock": 0.15, "barrier_us": 0.5, "link": 0.2,
     "state": 0.5, "state_more": 0.7, "scan": 0.8, "cache": 0.3, "vector": 0.5,

@@ -14,7 +14,7 @@ from .decode import limit, step
 from .families import Figures, gpu_figures, host_figures
 from .prefill import prompt_seconds
 from .records import Range, Speed
-from .spread import kind_of, spread
+from .spread import kind_of, spread, unmeasured
 from .work import HOST, Work, work_of
 
 
@@ -132,6 +132,8 @@ def speed_of(
     token = Range(token_s / fast, token_s, token_s / slow)
     prompt = Range(prompt_s / fast_prompt, prompt_s, prompt_s / slow_prompt)
     assumed = [text for w in works for text in figures[w.device].assumed]
+    notes = [f"assumed {text}" for text in dict.fromkeys(assumed)]
+    notes += [f"no measured speed of a {f} card: a wider range" for f in unmeasured(figures)]
     return Speed(
         decode=_rate(1, token),
         prefill=_rate(max(prompt_tokens, 1) * streams, prompt),
@@ -139,7 +141,7 @@ def speed_of(
         total_ms=_total(prompt, token, generated_tokens),
         basis="assumed" if assumed else "computed",
         limit=limit(parts),
-        notes=tuple(f"assumed {text}" for text in dict.fromkeys(assumed)),
+        notes=tuple(notes),
     )
 
 

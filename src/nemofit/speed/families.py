@@ -16,6 +16,7 @@ from .constants import CONSTANTS, NO_BACKEND, Constants
 from .hosts import SECOND_SOCKET, platform
 
 _NVIDIA = (
+    ((12, 1), "blackwell-unified"),
     ((12, 0), "blackwell"),
     ((10, 0), "blackwell-hbm"),
     ((9, 0), "hopper"),
@@ -103,7 +104,7 @@ def family_of(gpu: Gpu) -> str:
         generation = int(m[1]) if m else 1
         return "apple" if generation < 3 else "apple-m3" if generation < 5 else "apple-m5"
     if gpu.vendor == "intel":
-        return "xe"
+        return "xe2" if "xe2" in architecture or re.search(r"\bb\d\d", name) else "xe"
     return next((f for f in _AMD if f in architecture), "unknown")
 
 

@@ -52,7 +52,12 @@ def spread(
     if streams > 1 and phase == "decode":
         kind = SEVERAL_STREAMS
     low, high = next(SPREADS[n] for n in names_of(phase, kind, sparse) if n in SPREADS)
-    gpus = [f for device, f in figures.items() if device != HOST]
-    if any(not ROWS.get(f.family) for f in gpus):
+    if unmeasured(figures):
         low, high = low / UNSEEN_FAMILY, high * UNSEEN_FAMILY
     return low, high
+
+
+def unmeasured(figures: Mapping[int, Figures]) -> tuple[str, ...]:
+    """Families of these GPUs of which no card has a published speed."""
+    families = (f.family for device, f in figures.items() if device != HOST)
+    return tuple(f for f in dict.fromkeys(families) if not ROWS.get(f))
