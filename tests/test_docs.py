@@ -49,8 +49,9 @@ def test_examples_print_what_the_page_shows(page: Path, tmp_path: Path, cache: P
     """Every example that is not marked otherwise, in the order of the page."""
     shown = text_of(page)
     printed = fresh(shown, Shell(tmp_path, cache))
-    difference = unified_diff(shown.splitlines(), printed.splitlines(), "page", "now", lineterm="")
-    assert shown == printed, "python -m benchmarks.docs.refresh\n" + "\n".join(difference)
+    if printed != shown:
+        lines = unified_diff(shown.splitlines(), printed.splitlines(), "page", "now", lineterm="")
+        pytest.fail("python -m benchmarks.docs.refresh\n" + "\n".join(lines), pytrace=False)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
