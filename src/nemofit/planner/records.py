@@ -84,40 +84,54 @@ def room_of(machine: Machine, reserve_bytes: int | None, assume_idle: bool) -> R
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """A configuration, its placement, its speed, its quality loss and its verdict.
+class EnginePlan:
+    """What is known about one configuration of one engine; each engine adds its own knobs.
 
     Attributes:
         model: What is run.
-        quant: llama.cpp file type; None: as in the file.
-        imatrix: The file is one made with an importance matrix.
-        config: Every knob, with the offload as numbers.
+        quant: File type or checkpoint format; None: as in the file.
         memory: Bytes per device and kind.
         room: What the machine offers.
         weights_bytes: Bytes of all weight tensors; the file is larger by its metadata.
-        speed: None where it cannot be estimated; ``speed_note`` says why.
         quality: Expected loss of file type and cache type.
-        weights: Where llama.cpp takes the weights from.
-        ollama_tag: The library tag of the same file type, None where none is known.
+        speed: None where it cannot be estimated; ``speed_note`` says why.
         score: Between 0 and 1, under the goal's preference.
         notes: What a person should know before running it.
+        engine: Whose configuration it is.
     """
 
     model: ModelSpec
     quant: str | None
-    imatrix: bool
-    config: RunConfig
     memory: Memory
     room: Room
     weights_bytes: int
-    speed: Speed | None
-    speed_note: str | None = None
     quality: Quality
-    weights: Weights = field(default_factory=Weights)
-    ollama_tag: str | None = None
+    speed: Speed | None = None
+    speed_note: str | None = None
     score: float = 0.0
     notes: tuple[str, ...] = ()
-    engine: str = "llama.cpp"
+    engine: str = ENGINES[0]
+
+    @property
+    def context(self) -> int:
+        """Tokens of context over all sequences."""
+        raise NotImplementedError
+
+    @property
+    def words(self) -> str:
+        """The verdict for people."""
+        raise NotImplementedError
+
+    def command(self, engine: str | None = None) -> str:
+        """The line to type, for a POSIX shell.
+
+        Args:
+            engine: Another engine that runs the same configuration; None: the plan's own.
+
+        Raises:
+            UsageError: No such engine, or it cannot run this.
+        """
+        raise NotImplementedError
 
     @property
     def loss(self) -> float | None:
@@ -130,15 +144,10 @@ class Plan:
         return self.speed.decode.likely if self.speed else 0.0
 
     @property
-    def context(self) -> int:
-        """Tokens of context over all sequences."""
-        return self.config.context
-
-    @property
     def title(self) -> str:
         """Model, file type and context in a few words."""
         quant = self.quant or self.model.file_type
-        return " ".join(filter(None, (self.model.id, quant, f"at {self.config.context} tokens")))
+        return " ".join(filter(None, (self.model.id, quant, f"at {self.context} tokens")))
 
     @property
     def bits_per_weight(self) -> float:
@@ -154,22 +163,6 @@ class Plan:
     def verdict(self) -> str:
         """``fits`` or ``does-not-fit``."""
         return "fits" if self.fits else "does-not-fit"
-
-    @property
-    def words(self) -> str:
-        """The verdict for people."""
-        if not self.fits:
-            return "does not fit"
-        if not self.memory.gpus:
-            return "fits, on the CPU"
-        layers, blocks = self.config.gpu_layers, self.model.integer("block_count")
-        if layers == 0:
-            return "fits, on the CPU"
-        if layers is not None and layers <= blocks:
-            return "fits, partly on the CPU"
-        if self.config.cpu_moe_layers:
-            return "fits, experts partly on the CPU"
-        return "fits" if self.config.kv_offload else "fits, KV cache in RAM"
 
     @property
     def shortfalls(self) -> tuple[tuple[DeviceMemory, int], ...]:
@@ -196,6 +189,44 @@ class Plan:
         gpus = [device.total_bytes for device in self.memory.gpus]
         shared = sum(n for n, own in zip(gpus, offers.shared, strict=False) if own)
         return max(0, offers.host - shared - self.memory.host.total_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan(EnginePlan):
+    """A configuration of llama.cpp, its placement, its speed, its quality loss and its verdict.
+
+    Attributes:
+        imatrix: The file is one made with an importance matrix.
+        config: Every knob, with the offload as numbers.
+        weights: Where llama.cpp takes the weights from.
+        ollama_tag: The library tag of the same file type, None where none is known.
+    """
+
+    imatrix: bool
+    config: RunConfig
+    weights: Weights = field(default_factory=Weights)
+    ollama_tag: str | None = None
+
+    @property
+    def context(self) -> int:
+        """Tokens of context over all sequences."""
+        return self.config.context
+
+    @property
+    def words(self) -> str:
+        """The verdict for people."""
+        if not self.fits:
+            return "does not fit"
+        if not self.memory.gpus:
+            return "fits, on the CPU"
+        layers, blocks = self.config.gpu_layers, self.model.integer("block_count")
+        if layers == 0:
+            return "fits, on the CPU"
+        if layers is not None and layers <= blocks:
+            return "fits, partly on the CPU"
+        if self.config.cpu_moe_layers:
+            return "fits, experts partly on the CPU"
+        return "fits" if self.config.kv_offload else "fits, KV cache in RAM"
 
     def command(self, engine: str | None = None) -> str:
         """The line to type, for a POSIX shell.
