@@ -62,6 +62,19 @@ def test_a_model_is_found_by_any_of_its_names(asked, id):
     assert id == find_model(asked).id
 
 
+def test_nearly_every_model_can_be_fetched():
+    """A repository or a library tag; those that are left had none in any list that was read."""
+    assert {m.id for m in MODELS if not m.gguf and not m.ollama} == {
+        "deepseek-v4-pro", "mamba-codestral-7b", "mistral-large-3-675b",
+        "nemotron-3-ultra-550b-a55b", "nemotron-h-56b", "nemotron-nano-12b-v2-vl",
+    }  # fmt: skip
+
+
+def test_a_repository_has_sizes_or_says_where_it_is_named():
+    bare = [(m.id, r.repo) for m in MODELS for r in m.gguf if not r.sizes and not r.sources]
+    assert bare == [("mixtral-8x22b", "MaziyarPanahi/Mixtral-8x22B-Instruct-v0.1-GGUF")]
+
+
 def test_a_family_is_ambiguous_and_lists_its_members():
     with pytest.raises(UnknownNameError) as e:
         find_model("llama")

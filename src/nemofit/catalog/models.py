@@ -79,6 +79,7 @@ class GgufRepo:
         file: Name of a file with ``{quant}`` in the file type's place, None where not known.
         sizes: Published size by file type.
         rounded_up: The sizes are printed rounded up instead of to the nearest.
+        sources: Where the repository is named; empty: the entry's own sources.
     """
 
     repo: str
@@ -86,6 +87,7 @@ class GgufRepo:
     file: str | None
     sizes: Mapping[str, PublishedSize]
     rounded_up: bool = False
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -310,6 +312,7 @@ def _card(id: str, entry: Mapping[str, Any]) -> ModelCard:
                 file=r.get("file"),
                 rounded_up=r["rounded_up"],
                 sizes={ft: PublishedSize(**size) for ft, size in r["sizes"].items()},
+                sources=tuple(r.get("source") or ()),
             )
             for r in entry["gguf"]
         ),

@@ -150,6 +150,7 @@ class GgufRepo(_Fields):
     file: FileName | None = None
     rounded_up: StrictBool = False
     sizes: dict[Short, Annotated[Size, BeforeValidator(_published)]] = {}
+    source: Sources | None = None
 
 
 class OllamaTag(_Fields):

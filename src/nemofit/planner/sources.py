@@ -46,9 +46,8 @@ def source_of(model: ModelSpec, quant: str | None, imatrix: bool | None) -> Sour
     repo = _repository(card, quant, imatrix)
     tag = card.ollama_tag(quant)
     if repo is None:
-        note = f"no repository with a {quant} file is known: convert and quantize it yourself"
-        path = f"{model.id}-{quant}.gguf"
-        return Source(Weights(path=path), bool(imatrix), tag, note)
+        note = f"no repository with a GGUF file of {model.id} is known"
+        return Source(Weights(missing=card.hf_repo), bool(imatrix), tag, note)
     made = bool(repo.imatrix) if imatrix is None else imatrix
     unseen = None
     if quant not in repo.sizes:

@@ -22,6 +22,7 @@ from nemofit.engines.llama_cpp.launch import (
     server_arguments,
     server_command,
 )
+from nemofit.errors import UsageError
 from nemofit.formats.gguf.writer import write_sparse
 from nemofit.formats.load import load_model
 from nemofit.machine import parse_machine
@@ -143,3 +144,14 @@ def test_the_cache_of_saved_prompts_fits_beside_the_plan() -> None:
     assert "-cram" not in roomy
     assert tight[tight.index("-cram") + 1] == "100"
     assert "-cram" not in server_arguments(config, Weights(path="m.gguf"), 1)
+
+
+def test_a_model_without_a_known_file_has_no_command() -> None:
+    with pytest.raises(UsageError, match="no GGUF file") as caught:
+        server_command(RunConfig(gpu_layers=0), Weights(missing="owner/Model"), 0)
+    assert "convert owner/Model" in (caught.value.hint or "")
+
+
+def test_a_file_type_is_asked_for_by_the_name_that_files_have() -> None:
+    """gpt-oss-20b-mxfp4.gguf; llama.cpp common/download.cpp looks for the tag before "." or "-"."""
+    assert Weights(repository="o/r", quant="MXFP4_MOE").arguments() == ["-hf", "o/r:MXFP4"]

@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from nemofit.errors import UsageError
 from nemofit.units import MIB
 
 from .config import RunConfig
 
 _DEFAULTS = RunConfig()
 _NO_GPU = ["-dev", "none"]
+_TAGS = {"MXFP4_MOE": "MXFP4"}  # file types that the names of published files call otherwise
 _PROMPT_CACHE_MIB = 8192  # llama-server's default of -cram, host memory for saved prompts
 
 
@@ -29,16 +31,30 @@ class Weights:
         repository: Hub repository with GGUF files, ``owner/name``; None: a local file.
         quant: File type in that repository.
         path: Local file, the first one of a set.
+        missing: Repository of the original weights, where no GGUF file is known.
     """
 
     repository: str | None = None
     quant: str | None = None
     path: str | None = None
+    missing: str | None = None
 
     def arguments(self) -> list[str]:
+        """How ``llama-server`` is told the file.
+
+        Raises:
+            UsageError: No file is known.
+        """
+        if self.missing is not None:
+            raise UsageError(
+                "no GGUF file of this model is known",
+                f"convert {self.missing} with llama.cpp's convert_hf_to_gguf.py, then: "
+                "nemofit plan FILE.gguf",
+            )
         if self.repository is None:
             return ["-m", self.path or "model.gguf"]
-        return ["-hf", f"{self.repository}:{self.quant}" if self.quant else self.repository]
+        tag = _TAGS.get(self.quant or "", self.quant)
+        return ["-hf", f"{self.repository}:{tag}" if tag else self.repository]
 
 
 def server_arguments(
