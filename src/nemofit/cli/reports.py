@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from nemofit.machine.records import Gpu, Host
+from nemofit.machine.records import FoundEngine, Gpu, Host
 
 from .contract import Envelope, MachineSummary, PlanRecord, Verdict
 
@@ -26,6 +26,8 @@ class ProbeReport(Envelope):
     driver: str | None
     cuda_version: str | None
     notes: tuple[str, ...]
+    engines: tuple[FoundEngine, ...] | None
+    engines_note: str | None
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -104,6 +106,7 @@ class ListedEngine:
     name: str
     memory: str
     launch: str
+    installed: FoundEngine | None
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .budgets import Budgets, budgets, default_reserve
-from .records import Gpu, Holder, Host, Machine
+from .records import FoundEngine, Gpu, Holder, Host, Machine
 
 if TYPE_CHECKING:
     from .file import machine_from_json, machine_to_json, read_machine
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Budgets",
+    "FoundEngine",
     "Gpu",
     "Holder",
     "Host",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -141,3 +142,33 @@ class Machine:
     cuda_version: str | None = None
     notes: tuple[str, ...] = ()
     hidden_gpus: tuple[Gpu, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundEngine:
+    """An engine that is installed on a machine or runs there.
+
+    Attributes:
+        id: llama.cpp, ollama, vllm or transformers.
+        source: What led to it: a variable, "PATH", a folder, or the address of a server.
+        path: The program that starts it, or the folder of its Python package.
+        version: As the engine counts it ("b7000", "0.12.3"); None: ``version_note`` says why.
+        build, commit: llama.cpp only.
+        programs: Name without ending -> path.
+        packages: Python packages beside it -> version ("torch": "2.8.0").
+        server: Address of a server of it that answers on this machine, None: none, or not asked.
+        server_version: What that server says it is.
+    """
+
+    id: str
+    source: str
+    path: str | None = None
+    version: str | None = None
+    version_note: str | None = None
+    build: int | None = None
+    commit: str | None = None
+    programs: Mapping[str, str] = field(default_factory=dict)
+    packages: Mapping[str, str] = field(default_factory=dict)
+    server: str | None = None
+    server_version: str | None = None
+    notes: tuple[str, ...] = ()

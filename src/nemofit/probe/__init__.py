@@ -16,9 +16,19 @@ from .host import disk_free
 
 if TYPE_CHECKING:
     from ..machine.records import Machine
+    from .engines import find_engines, find_program
     from .site import Site
 
-__all__ = ["disk_free", "probe", "probe_machine"]
+__all__ = ["disk_free", "find_engines", "find_program", "probe", "probe_machine"]
+
+
+def __getattr__(name: str) -> object:
+    if name not in ("find_engines", "find_program"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import engines
+
+    value: object = getattr(engines, name)
+    return value
 
 
 def probe_machine() -> Machine:
@@ -26,12 +36,9 @@ def probe_machine() -> Machine:
 
     The environment counts (CUDA_VISIBLE_DEVICES and the like), so do control groups and affinity.
     """
-    import os
-    import sys
+    from .site import this_site
 
-    from .site import Site
-
-    return probe(Site(environ=os.environ, system=sys.platform, libraries=True))
+    return probe(this_site())
 
 
 def probe(site: Site) -> Machine:

@@ -38,6 +38,7 @@ class Site:
         libraries: Whether driver libraries of this process may be asked (NVML, Metal).
         run: Runs a command and gives its output or None.
         deadline_s: Seconds after which a driver that does not answer is given up.
+        python_path: Folders in which this Python finds its packages.
     """
 
     root: str = "/"
@@ -46,6 +47,7 @@ class Site:
     libraries: bool = False
     run: Run = run_command
     deadline_s: float = DEADLINE_S
+    python_path: tuple[str, ...] = ()
 
     def path(self, path: str) -> str:
         """The place of an absolute path below the root."""
@@ -73,6 +75,15 @@ class Site:
             return sorted(os.listdir(self.path(path)))
         except OSError:
             return []
+
+
+def this_site() -> Site:
+    """This machine as a run started from this process would see it."""
+    import sys
+
+    return Site(
+        environ=os.environ, system=sys.platform, libraries=True, python_path=tuple(sys.path)
+    )
 
 
 def whole(text: str | None) -> int | None:

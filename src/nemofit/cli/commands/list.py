@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from nemofit.errors import UsageError
+from nemofit.machine.records import FoundEngine
 
 from .. import reports as c
 from ..answer import Answer
@@ -168,29 +169,52 @@ def _gpu_table(report: c.ListGpusReport) -> Iterable[Block]:
     )
 
 
+_ENGINES = (
+    (
+        "llama.cpp",
+        "llama.cpp",
+        "every buffer, as a build of October 2026 allocates it",
+        "llama-server",
+    ),
+    (
+        "ollama",
+        "Ollama",
+        "its runner is llama.cpp; it chooses context, batch and layers by itself",
+        "ollama run",
+    ),
+    ("vllm", "vLLM", "weights, profiled peak, graphs and the cache that is left", "vllm serve"),
+    ("transformers", "transformers", "the placement that accelerate chooses", "a Python script"),
+)
+
+
 def _engines() -> Answer:
+    from nemofit.probe import find_engines
+
+    found = {e.id: e for e in find_engines(ask_versions=True, ask_servers=True)}
     report = c.ListEnginesReport(
-        items=(
-            c.ListedEngine(
-                id="llama.cpp",
-                name="llama.cpp",
-                memory="every buffer, as a build of October 2026 allocates it",
-                launch="llama-server",
-            ),
-            c.ListedEngine(
-                id="ollama",
-                name="Ollama",
-                memory="its runner is llama.cpp; it chooses context, batch and layers by itself",
-                launch="ollama run",
-            ),
+        items=tuple(
+            c.ListedEngine(id=id, name=name, memory=memory, launch=launch, installed=found.get(id))
+            for id, name, memory, launch in _ENGINES
         )
     )
     return Answer(report, lambda: _engine_table(report))
 
 
 def _engine_table(report: c.ListEnginesReport) -> Iterable[Block]:
-    columns = [Column("Engine"), Column("Runs with"), Column("Memory", rank=1)]
-    yield Table(columns, [[e.id, e.launch, e.memory] for e in report.items])
+    columns = [
+        Column("Engine"),
+        Column("Here"),
+        Column("Runs with"),
+        Column("Memory", rank=1),
+    ]
+    yield Table(columns, [[e.id, _here(e.installed), e.launch, e.memory] for e in report.items])
+
+
+def _here(engine: FoundEngine | None) -> str:
+    if engine is None:
+        return "no"
+    serving = f", serving at {engine.server}" if engine.server else ""
+    return (engine.version or "yes") + serving
 
 
 _LISTS = {"models": _models, "quants": _quants, "gpus": _gpus, "engines": _engines}

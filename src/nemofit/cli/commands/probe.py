@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from nemofit.machine.records import Gpu, Host, Machine
+from nemofit.machine.records import FoundEngine, Gpu, Host, Machine
 from nemofit.units import gib
 
 from .. import request
@@ -19,6 +19,11 @@ def answer(options: Options) -> Answer:
     """Read the machine, or the description, and report it."""
     prepare(options.catalog)
     machine = request.machine_of(options)
+    engines = None
+    if options.machine is None:
+        from nemofit.probe import find_engines
+
+        engines = find_engines(ask_versions=True, ask_servers=True)
     report = ProbeReport(
         source=machine.source,
         host=machine.host,
@@ -27,20 +32,29 @@ def answer(options: Options) -> Answer:
         driver=machine.driver,
         cuda_version=machine.cuda_version,
         notes=machine.notes,
+        engines=engines,
+        engines_note=None if engines is not None else "another machine: its engines are not known",
     )
-    return Answer(report, lambda: _view(machine))
+    return Answer(report, lambda: _view(machine, engines))
 
 
-def _view(machine: Machine) -> Iterable[Block]:
+def _view(machine: Machine, engines: tuple[FoundEngine, ...] | None) -> Iterable[Block]:
     yield Table([Column("Host"), Column("")], [list(row) for row in host_rows(machine)])
     if machine.gpus:
         yield Line()
         yield _gpus(machine.gpus)
+    if engines:
+        yield Line()
+        yield _engines(engines)
     for gpu in machine.hidden_gpus:
         why = f": {gpu.notes[-1]}" if gpu.notes else ""
         yield Line(f"hidden: {gpu.name}{why}", "quiet")
     for note in (*machine.notes, *machine.host.notes):
         yield Line(f"note: {note}", "quiet")
+    for engine in engines or ():
+        for said in (engine.version_note, *engine.notes):
+            if said:
+                yield Line(f"note: {engine.id}: {said}", "quiet")
 
 
 def host_rows(machine: Machine) -> list[tuple[str, str]]:
@@ -98,6 +112,17 @@ def _gpus(gpus: tuple[Gpu, ...]) -> Table:
     ]
     tones: list[Tone] = ["bad" if gpu.error else "plain" for gpu in gpus]
     return Table(columns, rows, tones)
+
+
+def _engines(engines: tuple[FoundEngine, ...]) -> Table:
+    columns = [
+        Column("Engine"),
+        Column("Version"),
+        Column("Where", rank=1),
+        Column("Server"),
+    ]
+    rows = [[e.id, e.version or "?", e.path or "?", e.server or "none"] for e in engines]
+    return Table(columns, rows)
 
 
 def _size(n: int | None) -> str:
