@@ -139,7 +139,7 @@ def _start(r: _Reader) -> tuple[int, int, int]:
 
 
 def _read_pair(r: _Reader, header: Header) -> None:
-    key = r.text("a key", MAX_TEXT)
+    key = r.printable("a key", MAX_TEXT)
     if not key:
         r.fail("has an empty key")
     if key in header.values or key in header.lengths:
@@ -201,7 +201,7 @@ def _alignment(r: _Reader, header: Header) -> int:
 
 
 def _tensor(r: _Reader, seen: set[str], alignment: int) -> TensorInfo:
-    name = r.text("a tensor name", _MAX_NAME)
+    name = r.printable("a tensor name", _MAX_NAME)
     if name in seen:
         r.fail(f"has the tensor {name!r} twice")
     seen.add(name)
@@ -265,11 +265,15 @@ class _Reader:
     def integer(self, code: str) -> int:
         return self.unpack(code)[0]
 
-    def text(self, what: str, longest: int) -> str:
+    def printable(self, what: str, longest: int) -> str:
+        """Read a name that messages may hold: what would move a terminal's cursor is refused."""
         n = self.integer("Q")
         if n > longest:
             self.fail(f"has {what} of {n} bytes")
-        return self.take(n).decode("utf-8", "replace")
+        name = self.take(n).decode("utf-8", "replace")
+        if not name.isprintable():
+            self.fail(f"has {what} with unprintable characters, {name!r:.80}")
+        return name
 
     def optional_text(self, key: str) -> str | None:
         """Read a text, or pass over one that is too long to keep."""

@@ -19,6 +19,7 @@ from .header import Header, TensorInfo, read_header
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE | re.DOTALL)
 _MAX_SHARDS = 1024
 _LARGEST = 1 << 63
+_LONGEST_NAME = 64
 
 
 def read_gguf(path: str | os.PathLike[str]) -> ModelSpec:
@@ -163,6 +164,8 @@ def _architecture(header: Header, name: str) -> str:
         what = f"of the kind {kind!r:.40}"
     elif not isinstance(architecture, str) or not architecture:
         what = "without general.architecture"
+    elif not architecture.isprintable() or len(architecture) > _LONGEST_NAME:
+        what = f"of the architecture {architecture!r:.40}"
     else:
         return architecture
     raise DataError(f"{name} is {what}, not a language model", "name the model's own file")
