@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -11,6 +12,7 @@ from command_lines import NO_CARD, TWO_CARDS, Say
 import nemofit
 from nemofit.cli.schemas import REPORTS
 
+LOGS = Path(__file__).parent / "logs"
 COMMANDS = {
     "recommend model": ("recommend", "-m", "nemotron", "-c", "8k", "--machine", TWO_CARDS),
     "recommend cpu": ("recommend", "-m", "llama-3.2-1b", "-c", "4096", "--machine", NO_CARD),
@@ -29,6 +31,7 @@ COMMANDS = {
     "check here": ("check", "tinyllama-1.1b", "-q", "Q2_K", "-c", "512"),
     "probe": ("probe",),
     "probe described": ("probe", "--machine", TWO_CARDS),
+    "verify": ("verify", "qwen3-4b", "--log", str(LOGS / "ollama-qwen3-4b.log")),
     "list-models": ("list", "models"),
     "list-quants": ("list", "quants"),
     "list-gpus": ("list", "gpus"),

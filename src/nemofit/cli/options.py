@@ -37,6 +37,10 @@ class Options:
     directory: str | None = None
     what: str | None = None
     name: str | None = None
+    program: str | None = None
+    running: bool = False
+    log: str | None = None
+    url: str | None = None
     json: bool = False
     debug: bool = False
 
@@ -144,6 +148,20 @@ OPTIONS: dict[str, Option] = {
     ),
     "what": Option("models, quants, gpus or engines.", (), "WHAT", complete="lists"),
     "name": Option("A command; without it: their names.", (), "[NAME]", complete="schemas"),
+    "program": Option(
+        "Directory of llama.cpp's programs, or one of them; without it: the first on PATH.",
+        ("--program",),
+        "DIR|FILE",
+    ),
+    "running": Option("Compare with an engine that is running now.", ("--running",)),
+    "log": Option(
+        "Compare with the log of llama.cpp, Ollama or vLLM; - reads it from stdin.",
+        ("--log",),
+        "FILE|-",
+    ),
+    "url": Option(
+        "Address of the running engine, for example http://127.0.0.1:8080.", ("--url",), "URL"
+    ),
     "json": Option("Print one JSON document instead of text.", ("--json",)),
     "debug": Option("Show the traceback of an error.", ("--debug",), variable="NEMOFIT_DEBUG"),
 }

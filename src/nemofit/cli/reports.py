@@ -7,7 +7,7 @@ from typing import Literal
 
 from nemofit.machine.records import FoundEngine, Gpu, Host
 
-from .contract import Envelope, MachineSummary, PlanRecord, Verdict
+from .contract import Basis, ConfigRecord, Envelope, MachineSummary, PlanRecord, Verdict
 
 Status = Literal["ok", "short", "unknown"]
 LISTED_WITH = "llama-3.1-8b"
@@ -147,3 +147,48 @@ class SchemaReport(Envelope):
 
     schema: Literal["nemofit/schema/1"] = "nemofit/schema/1"
     names: tuple[str, ...]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class VerifiedFigure:
+    """One figure: what nemofit predicts and what the engine says, in the same unit.
+
+    ``engine`` is known to ``resolution`` (it prints whole or hundredths of MiB); ``agrees`` null:
+    one of the two is not known.
+    """
+
+    device: str
+    kind: str
+    unit: Literal["bytes", "tokens", "requests"]
+    predicted: float | None
+    engine: float | None
+    resolution: float
+    agrees: bool | None
+    basis: Basis
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class EngineSource:
+    """The engine that was asked: its own word for its version, and where it was found."""
+
+    name: Literal["llama.cpp", "ollama", "vllm"]
+    version: str | None
+    program: str | None
+    devices: tuple[str, ...]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class VerifyReport(Envelope):
+    """``nemofit verify``: predicted and engine side by side, per device and kind."""
+
+    schema: Literal["nemofit/verify/1"] = "nemofit/verify/1"
+    source: Literal["projection", "running", "log"]
+    engine: EngineSource
+    model: str | None
+    quant: str | None
+    config: ConfigRecord | None
+    figures: tuple[VerifiedFigure, ...]
+    tolerance: float
+    verdict: Literal["agrees", "differs", "does-not-fit", "not-compared"]
+    verdict_words: str
+    notes: tuple[str, ...] = ()

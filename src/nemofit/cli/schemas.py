@@ -13,6 +13,7 @@ REPORTS: dict[str, type[contract.Envelope]] = {
     "recommend": contract.RecommendReport,
     "plan": contract.PlanReport,
     "probe": reports.ProbeReport,
+    "verify": reports.VerifyReport,
     "list-models": reports.ListModelsReport,
     "list-quants": reports.ListQuantsReport,
     "list-gpus": reports.ListGpusReport,

@@ -67,6 +67,25 @@ COMMANDS: dict[str, Entry] = {
         ),
         required=("model",),
     ),
+    "verify": Entry(
+        "Ask the installed engine itself, before any download, and print both numbers.",
+        (
+            "model",
+            *_MODEL_KNOBS,
+            *_GOAL,
+            "program",
+            "running",
+            "log",
+            "url",
+            *_MACHINE,
+            *_ALWAYS,
+        ),
+        (
+            "nemofit verify nemotron -q Q4_K_M -c 8k",
+            "nemofit verify --running",
+            "nemofit verify --log server.log",
+        ),
+    ),
     "probe": Entry(
         "Show the hardware alone, for scripts and inventories.",
         _MACHINE[:1] + _MACHINE[3:] + _ALWAYS,

@@ -1,0 +1,134 @@
+"""Run somebody else's program: never longer, and never with more output, than was allowed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import IO
+
+from nemofit.errors import HardwareError
+
+OUTPUT_LIMIT = 4 << 20
+_LEFTOVER_S = 2.0  # for a pipe that a grandchild still holds open
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a program ended.
+
+    Attributes:
+        code: Exit status; negative: the signal that ended it.
+        out, err: What it printed, up to the limit.
+        timed_out: It was ended because it took too long.
+        cut: It printed more than was kept.
+    """
+
+    code: int
+    out: str
+    err: str
+    timed_out: bool = False
+    cut: bool = False
+
+
+def run(
+    command: Sequence[str],
+    *,
+    seconds: float,
+    environ: Mapping[str, str] | None = None,
+    limit: int = OUTPUT_LIMIT,
+) -> Outcome:
+    """Run a program to its end and keep what it prints.
+
+    It has no input and a process group of its own, which ends with it however this call ends.
+
+    Args:
+        command: Program and arguments.
+        seconds: Longest it may take.
+        environ: Its environment; None: this process's.
+        limit: Bytes that are kept of each of its outputs; the rest is read and thrown away.
+
+    Raises:
+        HardwareError: It cannot be started.
+    """
+    with started(command, environ=environ) as process:
+        readers = [_Reader(process.stdout, limit), _Reader(process.stderr, limit)]
+        timed_out = False
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            timed_out = True
+        finally:
+            end(process)
+        for reader in readers:
+            reader.thread.join(_LEFTOVER_S)
+        out, err = (bytes(r.kept).decode("utf-8", "replace") for r in readers)
+        return Outcome(
+            code=process.returncode,
+            out=out,
+            err=err,
+            timed_out=timed_out,
+            cut=any(r.cut for r in readers),
+        )
+
+
+def started(
+    command: Sequence[str], *, environ: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a program with pipes for both outputs and a process group of its own.
+
+    Raises:
+        HardwareError: It cannot be started.
+    """
+    try:
+        return subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=None if environ is None else dict(environ),
+            start_new_session=True,
+        )
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise HardwareError(
+            f"{command[0]} cannot be started: {reason}",
+            "name another one with --program, or install it again",
+        ) from error
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a program and everything that it started, and wait for it."""
+    if os.name == "posix":
+        import signal
+
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+
+
+class _Reader:
+    """Reads a pipe to its end in a thread of its own and keeps the beginning."""
+
+    def __init__(self, pipe: IO[bytes] | None, limit: int) -> None:
+        assert pipe is not None
+        self.kept = bytearray()
+        self.cut = False
+        self._pipe = pipe
+        self._limit = limit
+        self.thread = threading.Thread(target=self._read, name="nemofit-run", daemon=True)
+        self.thread.start()
+
+    def _read(self) -> None:
+        try:
+            while part := os.read(self._pipe.fileno(), 1 << 16):
+                room = self._limit - len(self.kept)
+                self.kept += part[:room]
+                self.cut = self.cut or len(part) > room
+        except (OSError, ValueError):
+            return
