@@ -34,6 +34,50 @@ class Tensor(NamedTuple):
         return prod(self.shape)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Companion:
+    """A file that lies beside a model's and may belong to it.
+
+    Attributes:
+        name: File name, path in the repository, or digest in Ollama's store.
+        ref: What opens it again: a path, or ``hf:owner/repo:path``.
+        bytes: Its size, None: not known.
+        kind: ``projector`` or ``adapter`` where the place says so; None: its header has to.
+    """
+
+    name: str
+    ref: str
+    bytes: int | None = None
+    kind: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where a model's file lies, and how engines name it. What does not apply is None.
+
+    Attributes:
+        path: Path of the file on this disk; of a set, the first.
+        url: Address of the file.
+        repository: Repository on the hub, ``owner/name``.
+        file: Path of the file in that repository.
+        quant: What ``-hf repository:quant`` must say for llama.cpp to take this very file; None:
+            only the file's path names it.
+        ollama: What ``ollama run`` calls it, in Ollama's own store on this disk.
+        parameters: What the store's entry sets for every run (``num_ctx``, ...).
+        beside: Other files of the same repository or store entry; see
+            :func:`nemofit.formats.near.companions_near`.
+    """
+
+    path: str | None = None
+    url: str | None = None
+    repository: str | None = None
+    file: str | None = None
+    quant: str | None = None
+    ollama: str | None = None
+    parameters: Mapping[str, Value] = field(default_factory=dict)
+    beside: tuple[Companion, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """An architecture with its weights' shapes.
@@ -48,6 +92,7 @@ class ModelSpec:
         source: Where the spec comes from: ``"catalog"`` or the path or URL of the file.
         file_type: llama.cpp file type of the file (``"Q4_K_M"``), None for a catalog shape.
         file_bytes: Size of the file or set of files in bytes, None for a catalog shape.
+        origin: Where the file lies, None for a catalog shape.
     """
 
     id: str
@@ -58,6 +103,7 @@ class ModelSpec:
     file_type: str | None = None
     file_bytes: int | None = None
     notes: tuple[str, ...] = field(default=())
+    origin: Origin | None = None
 
     @cached_property
     def memo(self) -> dict[Any, Any]:

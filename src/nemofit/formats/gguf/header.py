@@ -5,12 +5,11 @@
 
 Versions 2 and 3, either byte order. Source of the format: ``ggml/src/gguf.cpp`` and
 ``docs/gguf.md`` of ggml-org. Whatever the file claims, time and memory are bounded: a header is at
-most :data:`MAX_HEADER` bytes and is read through a window of 1 MiB.
+most :data:`MAX_HEADER` bytes and is read through a window, from a file or from a server.
 """
 
 from __future__ import annotations
 
-import os
 import struct
 from dataclasses import dataclass, field
 from math import prod
@@ -20,6 +19,7 @@ from nemofit.catalog.model import Scalar, Value
 from nemofit.errors import DataError
 from nemofit.units import MIB
 
+from ..ranged import LocalFile, Ranged
 from . import keys as k
 
 MAX_HEADER = 128 * MIB
@@ -34,7 +34,8 @@ MAX_TEXT = 1024
 """Bytes of the longest text that is kept; no key is longer."""
 _MAX_NAME = 128  # bytes; GGML_MAX_NAME is 64, forks use 128
 _MAX_ELEMENTS = (1 << 63) - 1
-_WINDOW = MIB
+_LEAST_PAIR = 13  # bytes: the lengths of an empty key, its type, one byte of value
+_LEAST_TENSOR = 32  # bytes: the length of an empty name, one dimension, type and offset
 
 _CODES = {k.U8: "B", k.I8: "b", k.U16: "H", k.I16: "h", k.U32: "I", k.I32: "i",
           k.F32: "f", k.BOOL: "B", k.U64: "Q", k.I64: "q", k.F64: "d"}  # fmt: skip
@@ -105,14 +106,21 @@ def read_header(file: BinaryIO, name: str) -> Header:
         DataError: Not a GGUF file, damaged, cut off, or beyond any model.
         OSError: As the file raises it.
     """
-    r = _Reader(file, name)
+    return header_of(LocalFile(file), name)
+
+
+def header_of(source: Ranged, name: str) -> Header:
+    """Read the header of anything that gives byte ranges; arguments and errors as above."""
+    r = _Reader(source, name)
     version, n_tensors, n_keys = _start(r)
     header = Header(version, r.order == ">", file_bytes=r.size)
-    if n_keys > min(MAX_KEYS, r.size // 13):
+    if n_keys > min(MAX_KEYS, r.size // _LEAST_PAIR):
         r.fail(f"claims {n_keys} keys")
-    if n_tensors > min(MAX_TENSORS, r.size // 25):
+    if n_tensors > min(MAX_TENSORS, r.size // _LEAST_TENSOR):
         r.fail(f"claims {n_tensors} tensors")
+    r.ahead = n_keys * _LEAST_PAIR + n_tensors * _LEAST_TENSOR
     for _ in range(n_keys):
+        r.ahead -= _LEAST_PAIR
         _read_pair(r, header)
     header.alignment = _alignment(r, header)
     seen: set[str] = set()
@@ -201,6 +209,7 @@ def _alignment(r: _Reader, header: Header) -> int:
 
 
 def _tensor(r: _Reader, seen: set[str], alignment: int) -> TensorInfo:
+    r.ahead -= _LEAST_TENSOR
     name = r.printable("a tensor name", _MAX_NAME)
     if name in seen:
         r.fail(f"has the tensor {name!r} twice")
@@ -218,15 +227,19 @@ def _tensor(r: _Reader, seen: set[str], alignment: int) -> TensorInfo:
 
 
 class _Reader:
-    """A window that moves over the file; every step is checked against the file's size."""
+    """A window that moves over the source; every step is checked against the source's size.
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    ``ahead`` are the bytes that the header must still have after what is being read: a source
+    that is slow to ask takes its windows from that.
+    """
+
+    def __init__(self, source: Ranged, name: str) -> None:
         self.name = name
         self.order = "<"
         self.kept = 0
-        self.size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        self._file = file
+        self.ahead = 0
+        self.size = source.size
+        self._source = source
         self._limit = min(self.size, MAX_HEADER)
         self._window = b""
         self._start = 0
@@ -295,7 +308,7 @@ class _Reader:
             self.fail(f"claims {count} texts in {key!r:.80}")
         length = struct.Struct(self.order + "Q").unpack_from
         while count:
-            self._need(8)
+            self._need(8, 8 * count)
             window, at, last = self._window, self._at, len(self._window) - 8
             while count and at <= last:
                 at += 8 + length(window, at)[0]
@@ -314,8 +327,8 @@ class _Reader:
             self.fail(f"claims {n} bytes in {key!r:.80}, more than it has")
         self._at += n
 
-    def _need(self, n: int) -> None:
-        """Make ``n`` bytes available at the current place."""
+    def _need(self, n: int, known: int = 0) -> None:
+        """Make ``n`` bytes available at the current place, where ``known`` follow at least."""
         if self._at + n <= len(self._window):
             return
         if n > self._limit - self.at:
@@ -323,8 +336,8 @@ class _Reader:
             self.fail(f"{kind}: {n} bytes are wanted, {self._limit - self.at} are left")
         self._start += self._at
         self._at = 0
-        self._file.seek(self._start)
-        wanted = min(max(n, _WINDOW), self._limit - self._start)
-        self._window = self._file.read(wanted)
+        least = self._start + max(n, known) + self.ahead
+        wanted = min(self._source.window(n, least), self._limit - self._start)
+        self._window = self._source.read(self._start, wanted)
         if len(self._window) < n:
             self.fail("became shorter while it was read")

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nemofit.catalog.ggml import file_types, ggml_types, tensor_bytes
-from nemofit.catalog.model import ModelSpec, Scalar, Tensor, Value
+from nemofit.catalog.model import ModelSpec, Origin, Scalar, Tensor, Value
 from nemofit.errors import DataError
 
 from . import keys as k
@@ -36,62 +36,90 @@ def read_gguf(path: str | os.PathLike[str]) -> ModelSpec:
     Raises:
         DataError: No such file, not a GGUF file, damaged, incomplete, or no language model.
     """
-    shards = _shards(Path(path))
-    headers = [_open(p) for p in shards]
+    files = _shards(Path(path))
+    origin = Origin(path=str(files[0]))
+    return model_of([shown(p.name) for p in files], [open_header(p) for p in files], origin)
+
+
+def model_of(
+    names: Sequence[str], headers: Sequence[Header], origin: Origin, source: str | None = None
+) -> ModelSpec:
+    """Put a model together from the headers of its files.
+
+    Args:
+        names: The files' names, as messages may hold them; more than one: a set, in order.
+        headers: What each file says.
+        origin: Where the first file lies.
+        source: For ``ModelSpec.source``; None: the path.
+
+    Raises:
+        DataError: Not a whole set, incomplete files, or no language model.
+    """
     first = headers[0]
     count = first.values.get("split.count", 1)
-    if isinstance(count, int) and count > 1 and len(shards) != count:
+    if isinstance(count, int) and count > 1 and len(names) != count:
         raise DataError(
-            f"{_shown(shards[0])} is one of {count} files of a split model",
+            f"{names[0]} is one of {count} files of a split model",
             f"give the files their own names again: NAME-00001-of-{count:05d}.gguf and so on",
         )
     if "split.no" in first.values and first.values["split.no"] != 0:
         raise DataError(
-            f"{_shown(shards[0])} holds part {first.values['split.no']}, not the first",
+            f"{names[0]} holds part {first.values['split.no']}, not the first",
             "give the files their own names again",
         )
-    for shard, header in zip(shards, headers, strict=True):
-        _check_data(shard, header)
+    for name, header in zip(names, headers, strict=True):
+        _check_data(name, header)
     infos = [t for header in headers for t in header.tensors]
     if len({t.name for t in infos}) != len(infos):
-        raise DataError(
-            f"the files beside {_shown(shards[0])} hold a tensor twice", "remove strays"
-        )
-    return _model(shards, headers, infos)
+        raise DataError(f"the files beside {names[0]} hold a tensor twice", "remove strays")
+    return _model(names[0], headers, infos, origin, source)
+
+
+def shard_names(name: str) -> list[str]:
+    """The names of all files of the set that a file belongs to, in order; itself where it is whole.
+
+    Raises:
+        DataError: The name claims a set beyond any model's.
+    """
+    found = _SHARD.fullmatch(name)
+    count = int(found.group(3)) if found else 1
+    if found is None or count < 2:
+        return [name]
+    if count > _MAX_SHARDS:
+        raise DataError(f"{shown(name)} claims to be one of {count} files", "check the file's name")
+    ending = name[-len(".gguf") :]
+    return [f"{found.group(1)}-{i:05d}-of-{count:05d}{ending}" for i in range(1, count + 1)]
+
+
+def missing_error(missing: Sequence[str], count: int, where: str) -> DataError:
+    """What to say of a set that lacks files."""
+    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    names = ", ".join(shown(name) for name in missing[:3])
+    return DataError(f"{len(missing)} of {count} files are missing: {names}{more}", where)
 
 
 def _shards(path: Path) -> list[Path]:
     """All files of the set that ``path`` belongs to, in order."""
-    found = _SHARD.fullmatch(path.name)
-    count = int(found.group(3)) if found else 1
-    if found is None or count < 2:
-        return [path]
-    if count > _MAX_SHARDS:
-        raise DataError(
-            f"{_shown(path)} claims to be one of {count} files", "check the file's name"
-        )
-    shards = [
-        path.with_name(f"{found.group(1)}-{i:05d}-of-{count:05d}{path.suffix}")
-        for i in range(1, count + 1)
-    ]
-    missing = [_shown(p) for p in shards if not p.exists()]
+    files = [path.with_name(name) for name in shard_names(path.name)] if path.name else [path]
+    missing = [p.name for p in files if not p.exists()] if len(files) > 1 else []
     if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise DataError(
-            f"{len(missing)} of {count} files are missing: {', '.join(missing[:3])}{more}",
-            f"download them into {str(path.parent)!r}",
-        )
-    return shards
+        raise missing_error(missing, len(files), f"download them into {str(path.parent)!r}")
+    return files
 
 
-def _open(path: Path) -> Header:
+def open_header(path: Path) -> Header:
+    """Read the header of one file on this disk.
+
+    Raises:
+        DataError: No such file, none that can be read as one, or not a GGUF file.
+    """
     try:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
             what = "a directory" if stat.S_ISDIR(mode) else "a device or a pipe"
             raise DataError(f"{str(path)!r} is {what}", "name a .gguf file")
         with open(path, "rb") as file:
-            return read_header(file, _shown(path))
+            return read_header(file, shown(path.name))
     except (OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise
@@ -99,29 +127,35 @@ def _open(path: Path) -> Header:
         raise DataError(f"cannot read {str(path)!r:.200}: {reason}", "check the path") from error
 
 
-def _shown(path: Path) -> str:
-    """The file's name as a message may hold it: on one line."""
-    return path.name if path.name.isprintable() else ascii(path.name)
+def shown(name: str) -> str:
+    """A file's name as a message may hold it: on one line."""
+    return name if name.isprintable() else ascii(name)
 
 
-def _check_data(path: Path, header: Header) -> None:
+def _check_data(name: str, header: Header) -> None:
     """Refuse a file that ends before its tensors do, as llama.cpp does."""
     names = {t.id: name for name, t in ggml_types().items()}
     end = header.data_offset
     for t in header.tensors:
-        name = names.get(t.type)
-        size = tensor_bytes(name, t.shape) if name else 0
+        type_name = names.get(t.type)
+        size = tensor_bytes(type_name, t.shape) if type_name else 0
         end = max(end, header.data_offset + t.offset + size)
     if header.tensors and end > header.file_bytes:
         has = header.file_bytes
         raise DataError(
-            f"{_shown(path)} is incomplete: its tensors end at byte {end}, it has {has}",
+            f"{name} is incomplete: its tensors end at byte {end}, it has {has}",
             "finish the download, or download it again",
         )
 
 
-def _model(shards: Sequence[Path], headers: Sequence[Header], infos: list[TensorInfo]) -> ModelSpec:
-    first, name = headers[0], _shown(shards[0])
+def _model(
+    name: str,
+    headers: Sequence[Header],
+    infos: list[TensorInfo],
+    origin: Origin,
+    source: str | None,
+) -> ModelSpec:
+    first = headers[0]
     architecture = _architecture(first, name)
     metadata = _metadata(first, architecture, name)
     metadata["vocab_size"] = _vocab_size(first, metadata, infos)
@@ -141,18 +175,23 @@ def _model(shards: Sequence[Path], headers: Sequence[Header], infos: list[Tensor
             f"{len(unknown)} tensors have a type that is not known, the first {unknown[0].name} "
             f"({unknown[0].type}): their size is not known"
         )
-    own_name = shards[0].name
-    shard = _SHARD.fullmatch(own_name)
     return ModelSpec(
-        id=shard.group(1) if shard else re.sub(r"\.gguf$", "", own_name, flags=re.IGNORECASE),
+        id=id_of(name),
         architecture=architecture,
         metadata=metadata,
         tensors=tensors,
-        source=str(shards[0]),
+        source=source or origin.path or name,
+        origin=origin,
         file_type=file_type,
         file_bytes=sum(h.file_bytes for h in headers),
         notes=tuple(notes),
     )
+
+
+def id_of(name: str) -> str:
+    """What a model is called after its file: without the place in a set and without ``.gguf``."""
+    shard = _SHARD.fullmatch(name)
+    return shard.group(1) if shard else re.sub(r"\.gguf$", "", name, flags=re.IGNORECASE)
 
 
 def _architecture(header: Header, name: str) -> str:
