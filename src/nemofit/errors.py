@@ -58,18 +58,26 @@ class UnknownNameError(NemofitError, LookupError):
         name: What was asked.
         near: Near misses, best first.
         ambiguous: True when ``near`` are equally good matches instead of misses.
+        hint: What to try instead of a list that nemofit has; for names that are not its own.
     """
 
     exit_code = 4
 
     def __init__(
-        self, kind: str, name: str, near: Sequence[str] = (), *, ambiguous: bool = False
+        self,
+        kind: str,
+        name: str,
+        near: Sequence[str] = (),
+        *,
+        ambiguous: bool = False,
+        hint: str | None = None,
     ) -> None:
         what = "is ambiguous" if ambiguous else "is not known"
         word = "one of: " if ambiguous else "did you mean: "
-        hint = (
-            word + ", ".join(near) if near else f"see: nemofit list {_LIST.get(kind, kind + 's')}"
-        )
+        if near:
+            hint = word + ", ".join(near)
+        elif hint is None:
+            hint = f"see: nemofit list {_LIST.get(kind, kind + 's')}"
         super().__init__(f"{kind} {name!r} {what}", hint)
         self.kind = kind
         self.name = name

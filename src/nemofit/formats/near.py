@@ -18,7 +18,7 @@ def companions_near(model: ModelSpec) -> tuple[Companion, ...]:
     """List the other GGUF files where ``model`` lies; one for each set of files.
 
     Nothing is opened: a file's header says whether it is a projector, an adapter or a draft model
-    (:func:`nemofit.formats.load.open_headers`), and whether it belongs to this model.
+    (:func:`nemofit.formats.load.headers_at`), and whether it belongs to this model.
 
     Returns:
         By name. Empty for a catalog shape, for a plain address, and where the directory cannot be

@@ -36,7 +36,7 @@ def read_gguf(path: str | os.PathLike[str]) -> ModelSpec:
     Raises:
         DataError: No such file, not a GGUF file, damaged, incomplete, or no language model.
     """
-    files = _shards(Path(path))
+    files = shards(Path(path))
     origin = Origin(path=str(files[0]))
     return model_of([shown(p.name) for p in files], [open_header(p) for p in files], origin)
 
@@ -98,7 +98,7 @@ def missing_error(missing: Sequence[str], count: int, where: str) -> DataError:
     return DataError(f"{len(missing)} of {count} files are missing: {names}{more}", where)
 
 
-def _shards(path: Path) -> list[Path]:
+def shards(path: Path) -> list[Path]:
     """All files of the set that ``path`` belongs to, in order."""
     files = [path.with_name(name) for name in shard_names(path.name)] if path.name else [path]
     missing = [p.name for p in files if not p.exists()] if len(files) > 1 else []
