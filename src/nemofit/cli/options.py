@@ -68,7 +68,10 @@ class Option:
     field: str | None = field(default=None)
 
 
-_MODEL = "Catalog name or alias, or the path of a .gguf file."
+_MODEL = (
+    "Catalog name or alias, path of a .gguf file, https:// address, "
+    "hf:owner/repo[:quant or file], or ollama:name[:tag]."
+)
 
 OPTIONS: dict[str, Option] = {
     "model": Option(_MODEL, (), "MODEL", complete="models"),

@@ -251,5 +251,8 @@ class Plan(EnginePlan):
                     "is known",
                     "use --engine llama.cpp, or another --quant",
                 )
-            return run_command(self.ollama_tag)
+            origin = self.model.origin
+            return run_command(
+                self.ollama_tag, is_here=origin is not None and origin.ollama is not None
+            )
         raise UsageError(f"engine {engine!r} is not known", "one of: " + ", ".join(ENGINES))

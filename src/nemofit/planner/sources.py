@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from nemofit.catalog.model import ModelSpec
 from nemofit.catalog.models import GgufRepo, ModelCard, find_model
 from nemofit.engines.llama_cpp.launch import Weights
+from nemofit.formats.gguf.reader import shard_names
+from nemofit.formats.hub_files import tag_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +18,7 @@ class Source:
     Attributes:
         weights: For llama.cpp's command line.
         imatrix: Whether that file was made with an importance matrix.
-        ollama_tag: Library tag with the same file type, None: none known.
+        ollama_tag: What Ollama calls the same file, None: nothing known.
         note: What to know about it, None: nothing.
     """
 
@@ -59,10 +61,38 @@ def source_of(model: ModelSpec, quant: str | None, imatrix: bool | None) -> Sour
 
 def _own_file(model: ModelSpec, quant: str | None, imatrix: bool | None) -> Source:
     if quant is None or quant == model.file_type:
-        return Source(Weights(path=model.source), bool(imatrix))
+        return Source(_weights(model), bool(imatrix), _ollama_name(model))
+    origin = model.origin
+    beside = [c.name for c in origin.beside if tag_of(c.name) == quant] if origin else []
+    if origin is not None and origin.repository is not None and beside:
+        return Source(Weights(repository=origin.repository, quant=quant), bool(imatrix))
     path = f"{model.id}-{quant}.gguf"
     note = f"{path} does not exist yet: quantize {model.source} first"
     return Source(Weights(path=path), bool(imatrix), None, note)
+
+
+def _weights(model: ModelSpec) -> Weights:
+    """The file as llama.cpp finds it again."""
+    origin = model.origin
+    if origin is None:
+        return Weights(path=model.source)
+    if origin.repository is not None:
+        file = None if origin.quant else origin.file
+        return Weights(repository=origin.repository, quant=origin.quant, file=file)
+    return Weights(url=origin.url) if origin.url else Weights(path=origin.path or model.source)
+
+
+def _ollama_name(model: ModelSpec) -> str | None:
+    """What ``ollama run`` takes: an entry of its store, or a file on the hub that is not split.
+
+    Source: https://huggingface.co/docs/hub/ollama.
+    """
+    origin = model.origin
+    if origin is None or origin.ollama is not None:
+        return origin.ollama if origin else None
+    if not origin.repository or not origin.quant or len(shard_names(origin.file or "")) > 1:
+        return None
+    return f"hf.co/{origin.repository}:{origin.quant}"
 
 
 def _repository(card: ModelCard, quant: str, imatrix: bool | None) -> GgufRepo | None:

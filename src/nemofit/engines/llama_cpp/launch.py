@@ -30,12 +30,16 @@ class Weights:
     Attributes:
         repository: Hub repository with GGUF files, ``owner/name``; None: a local file.
         quant: File type in that repository.
+        file: Path of a file in that repository, where no file type names it.
+        url: Address of a file, the first one of a set.
         path: Local file, the first one of a set.
         missing: Repository of the original weights, where no GGUF file is known.
     """
 
     repository: str | None = None
     quant: str | None = None
+    file: str | None = None
+    url: str | None = None
     path: str | None = None
     missing: str | None = None
 
@@ -51,8 +55,12 @@ class Weights:
                 f"convert {self.missing} with llama.cpp's convert_hf_to_gguf.py, then: "
                 "nemofit plan FILE.gguf",
             )
+        if self.url is not None:
+            return ["-mu", self.url]
         if self.repository is None:
             return ["-m", self.path or "model.gguf"]
+        if self.file is not None:
+            return ["-hf", self.repository, "-hff", self.file]
         tag = _TAGS.get(self.quant or "", self.quant)
         return ["-hf", f"{self.repository}:{tag}" if tag else self.repository]
 

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
-def run_command(tag: str) -> str:
-    """Fetch a model by its library tag, then talk to it: one line for a POSIX shell."""
+def run_command(tag: str, is_here: bool = False) -> str:
+    """Fetch a model by its name, where it is not here yet, and talk to it: for a POSIX shell."""
     quoted = shlex.quote(tag)
+    if is_here:
+        return f"ollama run {quoted}"
     return f"ollama pull {quoted} && ollama run {quoted}"
 
 
