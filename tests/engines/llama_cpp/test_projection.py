@@ -50,7 +50,7 @@ def test_the_real_engine_says_why_it_refuses(engine: Engine, tmp_path: Path) -> 
     path = tmp_path / "odd.gguf"
     types = tensor_types(model, "Q8_0")
     write_sparse(path, replace(model, architecture="llamazon", file_type="Q8_0"), types)
-    log = _failed(engine, ["-m", str(path), "-fitp", "on"])
+    log = _failed(engine, verify.asking_why(["-m", str(path), "-fitp", "on"]))
     assert "unknown model architecture: 'llamazon'" in str(verify.refusal(log))
 
 

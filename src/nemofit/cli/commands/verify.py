@@ -143,6 +143,8 @@ def _rows(command: Sequence[str], version: str | None) -> tuple[oracle.Row, ...]
     if done.code == 0:
         return oracle.parse_projection(done.out)
     why = oracle.refusal(done.err)
+    if why is None:
+        why = oracle.refusal(ask(oracle.asking_why(command), _SECONDS).err)
     if why is not None:
         raise DoesNotFitError(
             f"{name} refuses it: {why:.200}", "a newer llama.cpp may know the model"

@@ -151,6 +151,15 @@ def refusal(log: str) -> str | None:
     return str(found[-1]).strip() if found else None
 
 
+def asking_why(flags: Sequence[str]) -> list[str]:
+    """The same question such that a refusal is written out.
+
+    With ``-fitp`` the program ends by an exception, before its log is written; without, in order.
+    """
+    place = list(flags).index("-fitp")
+    return [*flags[:place], *flags[place + 2 :]]
+
+
 def last_words(log: str) -> str:
     """The line that tells most about an end without a reason."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
