@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from nemofit.errors import HardwareError, UsageError
+from nemofit.probe.engines import find_program
 from nemofit.probe.run import Outcome, run
 
 _GET = {
@@ -25,23 +27,27 @@ def llama_program(name: str, chosen: str | None) -> list[str]:
 
     Args:
         name: ``llama-fit-params``, ``llama-bench``, ``llama-server``.
-        chosen: ``--program``: a directory of programs, or one of them; None: the first on PATH.
+        chosen: ``--program``: a directory of programs, or one of them; None: the first on PATH,
+            or where installers put it.
 
     Raises:
         UsageError: What was chosen does not exist.
         HardwareError: It is not installed.
     """
-    place = None if chosen is None else _place(chosen)
-    if place is not None and place.is_file() and place.stem == name:
-        return [str(place)]
-    path = None if place is None else str(place if place.is_dir() else place.parent)
-    found = shutil.which(name, path=path)
-    if found:
+    if chosen is None:
+        find: Callable[[str], str | None] = find_program
+        where = "on PATH or where installers put it"
+    else:
+        place = _place(chosen)
+        if place.is_file() and place.stem == name:
+            return [str(place)]
+        where = str(place if place.is_dir() else place.parent)
+        find = partial(shutil.which, path=where)
+        where = f"in {where}"
+    if found := find(name):
         return [found]
-    together = shutil.which(_ALL_IN_ONE, path=path)
-    if together:
+    if together := find(_ALL_IN_ONE):
         return [together, name.removeprefix("llama-")]
-    where = f"in {path}" if path else "on PATH"
     get = _GET.get(sys.platform)
     raise HardwareError(
         f"{name} was not found {where}",

@@ -26,6 +26,7 @@ from ..reports import EngineSource, VerifyReport
 
 _SECONDS = 120.0
 _ASIDE_SECONDS = 60.0
+_TRIES = 5
 _NO = 3
 
 
@@ -143,11 +144,11 @@ def _rows(command: Sequence[str], version: str | None) -> tuple[oracle.Row, ...]
     if done.code == 0:
         return oracle.parse_projection(done.out)
     why = oracle.refusal(done.err)
-    if why is None:
-        why = oracle.refusal(ask(oracle.asking_why(command), _SECONDS).err)
-    if why is not None:
+    for _ in range(_TRIES if oracle.refuses(done.err) else 0):
+        why = why or oracle.refusal(ask(command, _SECONDS).err)
+    if why is not None or oracle.refuses(done.err):
         raise DoesNotFitError(
-            f"{name} refuses it: {why:.200}", "a newer llama.cpp may know the model"
+            f"{name} refuses it: {why or 'it does not say why':.200}", "a newer llama.cpp may know the model"
         )
     end = f"signal {-done.code}" if done.code < 0 else f"exit code {done.code}"
     raise HardwareError(

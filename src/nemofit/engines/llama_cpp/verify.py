@@ -151,13 +151,9 @@ def refusal(log: str) -> str | None:
     return str(found[-1]).strip() if found else None
 
 
-def asking_why(flags: Sequence[str]) -> list[str]:
-    """The same question such that a refusal is written out.
-
-    With ``-fitp`` the program ends by an exception, before its log is written; without, in order.
-    """
-    place = list(flags).index("-fitp")
-    return [*flags[:place], *flags[place + 2 :]]
+def refuses(log: str) -> bool:
+    """Whether it ended by its own exception: it may do so before the reason is written."""
+    return "failed to load model" in log or "failed to create" in log
 
 
 def last_words(log: str) -> str:
