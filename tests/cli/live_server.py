@@ -10,6 +10,8 @@ from pathlib import Path
 
 from benchmarks.accuracy.engine import Engine, _free_port
 
+from nemofit.probe.ask import ask_server
+
 
 class LiveServer:
     """Runs until the block ends; the log is complete afterwards.
@@ -51,6 +53,14 @@ class LiveServer:
         while line.encode() not in self.log.read_bytes():
             assert self.process.poll() is None, self.log.read_text(errors="replace")[-2000:]
             assert time.monotonic() < deadline, f"no {line!r} within {seconds} s"
+            time.sleep(0.05)
+
+    def wait_for_answer(self, seconds: float = 120.0) -> None:
+        """Until it answers that it is ready."""
+        deadline = time.monotonic() + seconds
+        while ask_server("127.0.0.1", self.port, "/health") != {"status": "ok"}:
+            assert self.process.poll() is None
+            assert time.monotonic() < deadline, f"not ready within {seconds} s"
             time.sleep(0.05)
 
     def __exit__(self, *_: object) -> None:

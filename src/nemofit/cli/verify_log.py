@@ -36,7 +36,7 @@ _MARKS = (
     b"take", b"took", b"blocks:", b"tokens", b"version",
 )  # fmt: skip
 """Every line that a reader of logs looks for holds one of these."""
-_MOST_LINES = 500_000
+MOST_LINES = 500_000
 _NO, _UNREAD = 3, 5
 _PARALLEL = re.compile(r"tensor_parallel_size'?[=:] ?(\d{1,3})\b")
 _RANK = re.compile(r"Worker_TP\d{1,3}|VllmWorkerProcess pid=\d{1,9}")
@@ -49,7 +49,7 @@ def answer(options: Options) -> Answer:
     Raises:
         DataError: It cannot be read, or no engine's line about memory is in it.
     """
-    lines = list(islice(_lines(str(options.log)), _MOST_LINES))
+    lines = list(islice(lines_of(str(options.log)), MOST_LINES))
     is_vllm = any("vllm" in line.lower() or "gpu_worker" in line for line in lines)
     if not is_vllm:
         return from_llama_log(parse_server_log(lines), options, "log", _engine(lines))
@@ -200,7 +200,7 @@ def _of_vllm(c: vllm_log.Comparison) -> VerifiedFigure:
     )
 
 
-def _lines(place: str) -> Iterator[str]:
+def lines_of(place: str) -> Iterator[str]:
     """The lines of a log that may matter, each cut to what is looked at.
 
     Raises:

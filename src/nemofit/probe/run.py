@@ -54,25 +54,27 @@ def run(
     Raises:
         HardwareError: It cannot be started.
     """
-    with started(command, environ=environ) as process:
+    process = started(command, environ=environ)
+    timed_out = False
+    try:
         readers = [_Reader(process.stdout, limit), _Reader(process.stderr, limit)]
-        timed_out = False
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
             timed_out = True
-        finally:
-            end(process)
-        for reader in readers:
-            reader.thread.join(_LEFTOVER_S)
-        out, err = (bytes(r.kept).decode("utf-8", "replace") for r in readers)
-        return Outcome(
-            code=process.returncode,
-            out=out,
-            err=err,
-            timed_out=timed_out,
-            cut=any(r.cut for r in readers),
-        )
+    finally:
+        end(process)
+    for reader in readers:
+        reader.thread.join(_LEFTOVER_S)
+        reader.pipe.close()
+    out, err = (bytes(r.kept).decode("utf-8", "replace") for r in readers)
+    return Outcome(
+        code=process.returncode,
+        out=out,
+        err=err,
+        timed_out=timed_out,
+        cut=any(r.cut for r in readers),
+    )
 
 
 def started(
@@ -119,14 +121,14 @@ class _Reader:
         assert pipe is not None
         self.kept = bytearray()
         self.cut = False
-        self._pipe = pipe
+        self.pipe = pipe
         self._limit = limit
         self.thread = threading.Thread(target=self._read, name="nemofit-run", daemon=True)
         self.thread.start()
 
     def _read(self) -> None:
         try:
-            while part := os.read(self._pipe.fileno(), 1 << 16):
+            while part := os.read(self.pipe.fileno(), 1 << 16):
                 room = self._limit - len(self.kept)
                 self.kept += part[:room]
                 self.cut = self.cut or len(part) > room

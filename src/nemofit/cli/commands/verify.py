@@ -38,7 +38,7 @@ def answer(options: Options) -> Answer:
         DoesNotFitError: The engine refuses the model or the configuration.
     """
     prepare(options.catalog)
-    asked = [options.running, options.log is not None]
+    asked = [options.running or options.url is not None, options.log is not None]
     if all(asked):
         raise UsageError("--running and --log ask different things", "give one of them")
     if options.model is None and not any(asked):
@@ -54,6 +54,10 @@ def answer(options: Options) -> Answer:
         from ..verify_log import answer as of_log
 
         return of_log(options)
+    if options.running or options.url is not None:
+        from ..verify_running import answer as of_running
+
+        return of_running(options)
     return _projected(options)
 
 
@@ -148,7 +152,8 @@ def _rows(command: Sequence[str], version: str | None) -> tuple[oracle.Row, ...]
         why = why or oracle.refusal(ask(command, _SECONDS).err)
     if why is not None or oracle.refuses(done.err):
         raise DoesNotFitError(
-            f"{name} refuses it: {why or 'it does not say why':.200}", "a newer llama.cpp may know the model"
+            f"{name} refuses it: {why or 'it does not say why':.200}",
+            "a newer llama.cpp may know the model",
         )
     end = f"signal {-done.code}" if done.code < 0 else f"exit code {done.code}"
     raise HardwareError(
