@@ -64,6 +64,11 @@ def grade(kl_divergence: float) -> str:
     return next(word for bound, word in GRADES if kl_divergence < bound)
 
 
+def bound_of(word: str) -> float:
+    """The loss in nats that a grade stays below."""
+    return next(bound for bound, grade in GRADES if grade == word)
+
+
 def quality(quant: str, imatrix: bool, parameters: int) -> QualityLoss | None:
     """The published loss of a file type, on the model nearest in size.
 

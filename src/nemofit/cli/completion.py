@@ -62,6 +62,12 @@ def _preferences() -> Iterable[str]:
     return PREFERENCES
 
 
+def _qualities() -> Iterable[str]:
+    from nemofit.planner.goal import QUALITIES
+
+    return QUALITIES
+
+
 def _engines() -> Iterable[str]:
     from nemofit.planner.records import ENGINES
 
@@ -79,6 +85,7 @@ quants = _from(_catalog(_quants))
 machines = _from(_catalog(_machines))
 kv_types = _from(_kv_types)
 preferences = _from(_preferences)
+qualities = _from(_qualities)
 engines = _from(_engines)
 schemas = _from(_schemas)
 on_off = _from(lambda: ("on", "off"))

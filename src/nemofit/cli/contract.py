@@ -202,6 +202,9 @@ class GoalRecord:
     min_tokens_per_second: float | None
     context: int | None
     fixed: dict[str, Any] = field(default_factory=dict)
+    min_context: int | None = None
+    max_vram_bytes: int | None = None
+    quality: str | None = None
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -28,6 +28,9 @@ class Options:
     engine: str | None = None
     prefer: str | None = None
     min_tps: str | None = None
+    min_context: str | None = None
+    max_vram: str | None = None
+    quality: str | None = None
     limit: str | None = None
     explain: bool = False
     machine: str | None = None
@@ -125,6 +128,20 @@ OPTIONS: dict[str, Option] = {
         complete="preferences",
     ),
     "min_tps": Option("Least generated tokens per second that will do.", ("--min-tps",), "N"),
+    "min_context": Option(
+        "Least tokens of context that will do, where --context leaves it open.",
+        ("--min-context",),
+        "TOKENS",
+    ),
+    "max_vram": Option(
+        "Most memory to use of every GPU, for example 20GiB.", ("--max-vram",), "SIZE"
+    ),
+    "quality": Option(
+        "Heaviest loss that will do: near-lossless, slight or noticeable.",
+        ("--quality",),
+        "GRADE",
+        complete="qualities",
+    ),
     "limit": Option("Rows to show at most.", ("--limit",), "N"),
     "explain": Option("Show the arithmetic and where every number comes from.", ("--explain",)),
     "machine": Option(

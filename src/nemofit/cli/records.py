@@ -104,6 +104,9 @@ def goal_record(goal: Goal) -> c.GoalRecord:
         min_tokens_per_second=goal.min_tokens_per_second,
         context=goal.context,
         fixed=fixed,
+        min_context=goal.min_context,
+        max_vram_bytes=goal.max_vram_bytes,
+        quality=goal.quality,
     )
 
 

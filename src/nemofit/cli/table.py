@@ -18,7 +18,7 @@ _MODEL_KNOBS = (
     "engine",
 )
 _MACHINE = ("machine", "reserve", "assume_idle", "catalog")
-_GOAL = ("prefer", "min_tps")
+_GOAL = ("prefer", "min_tps", "min_context", "max_vram", "quality")
 _ALWAYS = ("json", "debug")
 
 

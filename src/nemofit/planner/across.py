@@ -27,7 +27,7 @@ from .footprints import LADDER, Footprint, footprints, outline
 from .goal import LEAST_CONTEXT, Goal
 from .quality import Quality, expected
 from .ranking import Ranking
-from .records import Plan, room_of
+from .records import Plan, room_for
 from .score import merit
 from .sources import source_of
 
@@ -87,12 +87,12 @@ class _Across:
 
     def __init__(self, machine: Machine, goal: Goal, prepare: Callable[[str], None] | None) -> None:
         knobs = {"kv_type_k": "f16", "kv_type_v": "f16", **goal.knobs}
-        self.goal = replace(goal, context=goal.context or LEAST_CONTEXT, knobs=knobs)
-        self.room = room_of(machine, goal.reserve_bytes, goal.assume_idle)
+        context = goal.context or max(LEAST_CONTEXT, goal.min_context or 0)
+        self.goal = replace(goal, context=context, knobs=knobs)
+        self.room = room_for(machine, goal)
         self.cards = {card.id: card for card in all_models()}
         self.considered = 0
         check_offload(self.room, goal)
-        context = self.goal.context or LEAST_CONTEXT
         self.config = config_of(self.room, self.goal, context)
         plain = {k: v for k, v in knobs.items() if k not in _ON_GPUS}
         self.known = footprints(
@@ -116,6 +116,8 @@ class _Across:
         model = outline(self.cards[id], found)
         least = self.goal.min_tokens_per_second or 0.0
         best: Plan | None = None
+        if found.context < (self.goal.min_context or 0):
+            return None
         for guess in sorted(self._guesses(model, found), key=lambda g: g.score, reverse=True):
             if best is not None and best.score >= guess.score * _CLOSE:
                 break
@@ -168,6 +170,8 @@ class _Across:
             relative = found.read_bytes(quant, share) / whole
             seconds = relative * (part * on_gpu + (1 - part) * on_host)
             loss = self._quality(model, quant, file.imatrix).loss
+            if not self.goal.allows(loss):
+                continue
             guessed = merit(loss, 1 / seconds, found.context, self.goal.prefer)
             yield _Guess(quant, file.imatrix, guessed, is_whole)
 

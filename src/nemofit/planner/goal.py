@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from math import isfinite
+from math import inf, isfinite
 from types import MappingProxyType
 from typing import Any
 
+from nemofit.catalog.quality import GRADES, bound_of
 from nemofit.engines.llama_cpp.config import RunConfig
 from nemofit.errors import UsageError
 
 PREFERENCES = ("balanced", "quality", "speed", "context")
+QUALITIES = tuple(word for _, word in GRADES[:-1])
+"""Grades that can be asked for as a limit; the last one is no limit."""
 LEAST_CONTEXT = 8192
 """Tokens that a plan has at least when the person named no context (or the trained length)."""
 
@@ -27,6 +30,9 @@ class Goal:
         context: Tokens that every plan shall have, no more and no less; None: 8192 and longer.
         prefer: balanced, quality, speed or context; see :mod:`.score` for the arithmetic.
         min_tokens_per_second: Least generated tokens per second, by the likely estimate.
+        min_context: Least tokens of context, for a search that chooses the context itself.
+        max_vram_bytes: Most memory to use of each GPU.
+        quality: The heaviest loss that will do: near-lossless, slight or noticeable.
         quant: The file type; None: every one.
         imatrix: Files made with an importance matrix or without; None: as the model's known
             repositories make them.
@@ -38,6 +44,9 @@ class Goal:
     context: int | None = None
     prefer: str = "balanced"
     min_tokens_per_second: float | None = None
+    min_context: int | None = None
+    max_vram_bytes: int | None = None
+    quality: str | None = None
     quant: str | None = None
     imatrix: bool | None = None
     knobs: Mapping[str, Any] = field(default_factory=dict)
@@ -55,6 +64,7 @@ class Goal:
                 f"a speed of {least} tokens per second is not above zero",
                 "write for example --min-tps 10",
             )
+        self._check_limits()
         for name in self.knobs:
             if name not in _KNOBS:
                 raise UsageError(
@@ -63,6 +73,33 @@ class Goal:
                 )
         RunConfig(context=self.context or LEAST_CONTEXT, **self.knobs)
         object.__setattr__(self, "knobs", MappingProxyType(dict(self.knobs)))
+
+    def _check_limits(self) -> None:
+        if self.quality is not None and self.quality not in QUALITIES:
+            raise UsageError(
+                f"quality {self.quality!r:.40} is not a limit", "one of: " + ", ".join(QUALITIES)
+            )
+        if self.max_vram_bytes is not None and self.max_vram_bytes < 0:
+            raise UsageError(
+                f"at most {self.max_vram_bytes} bytes of a GPU", "write for example --max-vram 20GiB"
+            )
+        least = self.min_context
+        if least is not None and least < 1:
+            raise UsageError(f"at least {least} tokens", "write for example --min-context 16k")
+        if least is not None and self.context is not None and self.context < least:
+            raise UsageError(
+                f"--context {self.context} and --min-context {least} contradict each other",
+                f"--context {least}, or --min-context {self.context}",
+            )
+
+    @property
+    def most_loss(self) -> float:
+        """Nats that no plan reaches; infinite without a limit."""
+        return bound_of(self.quality) if self.quality else inf
+
+    def allows(self, loss: float | None) -> bool:
+        """Whether a loss is within the limit; one that is not known is not."""
+        return self.quality is None or (loss is not None and loss < self.most_loss)
 
     @property
     def offload_is_fixed(self) -> bool:

@@ -14,6 +14,7 @@ from nemofit.machine.records import Machine
 from nemofit.speed import Speed
 from nemofit.units import gib
 
+from .goal import Goal
 from .quality import Quality
 
 ENGINES = ("llama.cpp", "ollama")
@@ -81,6 +82,20 @@ def room_of(machine: Machine, reserve_bytes: int | None, assume_idle: bool) -> R
         ),
     )
     return Room(machine=readable, budgets=budgets(readable, reserve_bytes, assume_idle))
+
+
+def room_for(machine: Machine, goal: Goal) -> Room:
+    """What a machine offers under a goal's reserve and limit.
+
+    Raises:
+        UsageError: The reserve makes no sense.
+    """
+    room = room_of(machine, goal.reserve_bytes, goal.assume_idle)
+    most = goal.max_vram_bytes
+    if most is None:
+        return room
+    capped = tuple(min(offer, most) for offer in room.budgets.gpus)
+    return replace(room, budgets=replace(room.budgets, gpus=capped))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

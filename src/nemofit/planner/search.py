@@ -18,7 +18,7 @@ from nemofit.errors import UsageError
 from nemofit.machine.records import Machine
 
 from .goal import LEAST_CONTEXT, Goal
-from .records import Plan, room_of
+from .records import Plan, room_for
 from .score import covered, frontier, ranked, score
 from .sizing import Sizer
 from .sources import Source, source_of
@@ -57,7 +57,7 @@ class Search:
         self.model = model
         self.machine = machine
         self.goal = goal
-        self.room = room_of(machine, goal.reserve_bytes, goal.assume_idle)
+        self.room = room_for(machine, goal)
         self.sizer = Sizer(model, self.room, goal)
         self.considered = 0
 
@@ -107,6 +107,8 @@ class Search:
             source = source_of(self.model, quant, self.goal.imatrix)
             for k, v in self.cache_types():
                 loss = self.sizer.quality(quant, source.imatrix, k, v).loss
+                if not self.goal.allows(loss):
+                    continue
                 for context in self.contexts():
                     self.considered += 1
                     config = self.sizer.config(context, k, v)
@@ -161,7 +163,8 @@ class Search:
         while step < trained:
             ladder.append(step)
             step *= 2
-        return [*ladder, trained]
+        least = self.goal.min_context or 0
+        return [n for n in (*ladder, trained) if n >= least] or [least]
 
     def cache_types(self) -> list[tuple[str, str]]:
         """The pairs of K and V types to try."""

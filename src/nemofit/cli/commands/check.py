@@ -9,7 +9,7 @@ from pathlib import Path
 from nemofit.errors import DoesNotFitError, HardwareError
 from nemofit.machine.records import Machine
 from nemofit.planner.goal import Goal
-from nemofit.planner.records import Plan, Room, room_of
+from nemofit.planner.records import Plan, Room, room_for
 from nemofit.planner.sources import file_bytes
 from nemofit.units import gib
 
@@ -39,7 +39,7 @@ def answer(options: Options) -> Answer:
         return _catalog(options, goal)
     model = request.model_of(options)
     machine = request.machine_of(options)
-    room = room_of(machine, goal.reserve_bytes, goal.assume_idle)
+    room = room_for(machine, goal)
     plan, nearest, refused = _plan(model, machine, goal)
     if not plan.fits:
         _demand_readable(machine)
@@ -81,7 +81,7 @@ def _no(plan: Plan, items: Iterable[CheckItem]) -> str:
 
 def _catalog(options: Options, goal: Goal) -> Answer:
     machine = request.machine_of(options)
-    room = room_of(machine, goal.reserve_bytes, goal.assume_idle)
+    room = room_for(machine, goal)
     engine = request.engine_of(options)
     try:
         ranking = across(options, machine, goal)

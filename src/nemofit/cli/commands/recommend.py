@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from nemofit.machine.records import Machine
 from nemofit.planner.goal import Goal
 from nemofit.planner.ranking import Ranking, rank
-from nemofit.planner.records import room_of
+from nemofit.planner.records import room_for
 
 from .. import records, request, views
 from ..answer import Answer
@@ -38,9 +38,7 @@ def answer(options: Options) -> Answer:
         ranking = rank(model, machine, goal)
     report = RecommendReport(
         scope="catalog" if options.model is None else "model",
-        machine=records.machine_summary(
-            room_of(machine, goal.reserve_bytes, goal.assume_idle), machine
-        ),
+        machine=records.machine_summary(room_for(machine, goal), machine),
         goal=records.goal_record(goal),
         plans=_ranked(ranking, engine, limit),
         reason=ranking.reason,
