@@ -73,6 +73,7 @@ class Card:
         fp16_tflops: Dense matrix throughput, or packed vector throughput without matrix units.
         fp32_tflops, int8_tops: Dense throughput, 10^12 operations per second.
         derived: Which of the rates are computed from the architecture instead of published.
+        memory_sizes: Of a unified part, the sizes in bytes that it is sold with.
         gfx: AMD's target name.
         pci_ids: Device ids under the vendor's.
         pcie_gen, pcie_lanes: Of the card, not of the slot.
@@ -89,6 +90,7 @@ class Card:
     gfx: str | None = None
     pci_ids: tuple[str, ...] = ()
     memory_bytes: int | None = None
+    memory_sizes: tuple[int, ...] = ()
     total_bytes: int | None = None
     total_basis: str | None = None
     memory: str | None = None
@@ -197,6 +199,9 @@ def _card(i: str, entry: Mapping[str, object]) -> Card:
     gb, nvml, runtime = (entry.get(k) for k in ("memory_gb", "nvml_mib", "runtime_mib"))
     if isinstance(gb, float):
         known["memory_bytes"] = int(gb * GIB)
+    sizes = entry.get("memory_sizes_gb")
+    if isinstance(sizes, list):
+        known["memory_sizes"] = tuple(int(size) * GIB for size in sizes)
     if isinstance(runtime, int):
         known |= {"total_bytes": runtime * MIB, "total_basis": "measured"}
     elif isinstance(nvml, int):

@@ -30,6 +30,7 @@ class CardEntry(BaseModel):
     gfx: Annotated[str, StringConstraints(pattern=r"^gfx[0-9a-f]{3,4}$")] | None = None
     pci_ids: list[Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{4}$")]] = []
     memory_gb: Amount | None = None
+    memory_sizes_gb: list[Count] = []
     ecc: bool = False
     nvml_mib: Count | None = None
     runtime_mib: Count | None = None

@@ -89,6 +89,22 @@ def parse_machine(text: str) -> Machine:
     return _machine(draft, " ".join(text.split()))
 
 
+def assembled(card: Card, count: int, ram_bytes: int) -> Machine:
+    """A machine with so many of one card and this much memory, as its description would give.
+
+    ``source`` of the result is that description; a unified part has ``ram_bytes`` of its own.
+    """
+    draft = _Draft()
+    size = gib(ram_bytes).replace(".00", "")
+    if card.shared:
+        draft.cards.append((card, ram_bytes, None))
+        draft.gpus.append(Gpu(name=card.name, shared=True))
+        return _machine(draft, f"{card.label}, {size} RAM")
+    draft.gpus += [_gpu(card, card.total_bytes, None)] * count
+    draft.say("RAM", ram_bytes, card.name)
+    return _machine(draft, f"{count}x {card.label}, {size} RAM")
+
+
 def _bytes(match: re.Match[str], piece: str) -> int:
     size = int(float(match["size"]) * _UNITS[match["unit"].lower()])
     if not 0 < size <= 1024 * TIB:

@@ -81,7 +81,8 @@ class Goal:
             )
         if self.max_vram_bytes is not None and self.max_vram_bytes < 0:
             raise UsageError(
-                f"at most {self.max_vram_bytes} bytes of a GPU", "write for example --max-vram 20GiB"
+                f"at most {self.max_vram_bytes} bytes of a GPU",
+                "write for example --max-vram 20GiB",
             )
         least = self.min_context
         if least is not None and least < 1:

@@ -33,11 +33,14 @@ _BELOW = 4
 class Sizer:
     """Sizes and times configurations; weights, works and figures are made once and kept.
 
+    Args:
+        like: Another one of the same model, whose weights and works are used too.
+
     Raises:
         UsageError: The goal fixes an offload that this machine cannot have.
     """
 
-    def __init__(self, model: ModelSpec, room: Room, goal: Goal) -> None:
+    def __init__(self, model: ModelSpec, room: Room, goal: Goal, like: Sizer | None = None) -> None:
         self.model = model
         self.room = room
         self.goal = goal
@@ -46,6 +49,10 @@ class Sizer:
         self._weight_works: dict[object, UnitWork] = {}
         self._cache_works: dict[object, UnitWork] = {}
         self._caches: dict[object, tuple[int, ...]] = {}
+        if like is not None:
+            self._estimators, self._caches = like._estimators, like._caches
+            self._works = like._works
+            self._weight_works, self._cache_works = like._weight_works, like._cache_works
         check_offload(room, goal)
 
     def estimator(self, quant: str | None, imatrix: bool) -> Estimator:
@@ -89,6 +96,12 @@ class Sizer:
                 return None
         plan = self.plan(quant, config, source, self.room.without_gpus())
         return plan if plan.fits else None
+
+    def whole(self, quant: str | None, config: RunConfig, source: Source) -> Plan | None:
+        """The plan with everything on the GPUs; None where that does not fit."""
+        offloaded = self._solver(quant, config, source).whole()
+        plan = self.plan(quant, offloaded, source) if offloaded is not None else None
+        return plan if plan is not None and plan.fits else None
 
     def plan(
         self, quant: str | None, config: RunConfig, source: Source, room: Room | None = None
@@ -155,13 +168,16 @@ class Sizer:
         return best
 
     def _solve(self, quant: str | None, config: RunConfig, source: Source) -> RunConfig | None:
+        return self._solver(quant, config, source).solve()
+
+    def _solver(self, quant: str | None, config: RunConfig, source: Source) -> Solver:
         return Solver(
             self.estimator(quant, source.imatrix),
             config,
             self.room.budgets.gpus,
             self.room.budgets.host,
             tuple(gpu.architecture for gpu in self.room.machine.gpus),
-        ).solve()
+        )
 
     def _on_one_gpu(self, quant: str | None, config: RunConfig, source: Source) -> RunConfig | None:
         """The same in two or three replays: what a placement needs beside weights and cache, its

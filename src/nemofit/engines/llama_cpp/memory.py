@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from functools import lru_cache
 from itertools import accumulate
 
@@ -53,6 +54,7 @@ class Estimator:
         self.key = (quant, imatrix)
         self.blocks = model.integer("block_count")
         self._frames: dict[object, Frame] = {}
+        self._likes: dict[object, Frame] = {}
 
     def frame(
         self, config: RunConfig, n_gpus: int, generations: Sequence[str | None] | None = None
@@ -63,11 +65,13 @@ class Estimator:
             config.kv_type_k, config.kv_type_v, config.parallel, config.kv_unified,
             config.override_tensors, config.kv_offload, config.op_offload, config.swa_full,
             config.backend, config.program, config.cache_ram, config.checkpoints, n_gpus,
-            None if generations is None else tuple(generations),
         )  # fmt: skip
-        found = self._frames.get(key)
+        names = None if generations is None else tuple(generations)
+        found = self._frames.get((key, names))
         if found is None:
-            found = self._frames[key] = Frame(self, config, n_gpus, generations)
+            like = self._likes.get(key)
+            found = like.of(config, names) if like else Frame(self, config, n_gpus, names)
+            self._frames[key, names] = self._likes[key] = found
         return found
 
     def memory(
@@ -125,6 +129,13 @@ class Frame:
                 n_gpus,
                 scattered=bool(self.stranded),
             )
+
+    def of(self, config: RunConfig, generations: Sequence[str | None] | None) -> Frame:
+        """The same on cards of other generations, which have other overheads alone."""
+        made = copy(self)
+        names = generations or (None,) * self.n_gpus
+        made.overhead = [overhead_bytes(self.model, config, g) for g in names]
+        return made
 
     def totals(self, config: RunConfig, split: tuple[float, ...]) -> tuple[list[int], int]:
         """Bytes per GPU, overhead included, and on the host."""

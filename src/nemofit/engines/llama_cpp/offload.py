@@ -7,9 +7,10 @@ no expert is left on the GPUs does it give up whole blocks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise, product
+from itertools import accumulate, islice
 
 from nemofit.catalog.model import ModelSpec
 from nemofit.engines.base import Memory
@@ -24,6 +25,7 @@ from .placement import HOST, place_units, weight_sizes
 _ROUNDS = 5  # how often a split is mended when compute buffers turn out otherwise than guessed
 _HALVINGS = 24
 _REACH = 2  # units by which each boundary between three or more cards is shifted
+_TRIALS = 4  # splits of three or more cards that are worked out at most
 _PROBES = 4  # neighbours tried beyond a bisected bound, which need not be the last that fits
 
 
@@ -142,6 +144,10 @@ class Solver:
             best = self._split(ngl, moe) or best
         return best
 
+    def whole(self) -> RunConfig | None:
+        """The configuration with everything on the GPUs, experts too, or None."""
+        return self._split(self.estimator.blocks + 1, 0)
+
     def _all_experts(self) -> int:
         if self.config.cpu_moe_layers:
             return self.config.cpu_moe_layers
@@ -209,27 +215,50 @@ class Solver:
 
         Two cards are tried at every boundary.
         """
-        edges = list(accumulate(counts))[:-1]
-        active = sum(counts)
-        reach = active if len(counts) == 2 else _REACH
-        shifts = sorted(range(-reach, reach + 1), key=abs)
-        for shift in product(shifts, repeat=len(edges)):
-            moved = [0, *(e + s for e, s in zip(edges, shift, strict=True)), active]
-            dealt = [b - a for a, b in pairwise(moved)]
-            if min(dealt) >= 0 and self._might_fit(config, dealt):
-                trial = config.replace(tensor_split=tuple(dealt))
-                if self.fits(trial):
-                    return trial
+        m = self.memory(config.replace(tensor_split=tuple(counts)))
+        beside = 0 if len(counts) == 2 else min(g.compute_bytes for g in m.gpus)
+        caps = [b - g.overhead_bytes - beside for g, b in zip(m.gpus, self.budgets, strict=True)]
+        most = None if len(counts) == 2 else _TRIALS
+        for dealt in islice(self._dealt_near(config, counts, caps), most):
+            trial = config.replace(tensor_split=tuple(dealt))
+            if self.fits(trial):
+                return trial
         return None
 
-    def _might_fit(self, config: RunConfig, counts: list[int]) -> bool:
-        """Whether weights and cache alone fit, before any graph is replayed."""
-        costs = list(accumulate(self._unit_costs(config, sum(counts)), initial=0))
-        edges = accumulate(counts, initial=0)
-        return all(
-            costs[b] - costs[a] <= budget
-            for (a, b), budget in zip(pairwise(edges), self.budgets, strict=True)
-        )
+    def _dealt_near(
+        self, config: RunConfig, counts: list[int], caps: Sequence[int]
+    ) -> Iterator[list[int]]:
+        """Splits near ``counts`` whose weights and cache fit ``caps``, found without a replay.
+
+        Boundaries are shifted from the first on; one behind which the cards that are left cannot
+        hold the units that are left is given up at once.
+        """
+        active = sum(counts)
+        edges = list(accumulate(counts))[:-1]
+        costs = list(accumulate(self._unit_costs(config, active), initial=0))
+        reach = active if len(counts) == 2 else _REACH
+        shifts = sorted(range(-reach, reach + 1), key=abs)
+
+        def holds(card: int, at: int) -> bool:
+            for cap in caps[card:]:
+                at = max(at, bisect_right(costs, costs[at] + cap) - 1)
+            return at >= active
+
+        def deal(card: int, at: int) -> Iterator[list[int]]:
+            if card == len(edges):
+                yield [active - at]
+                return
+            for shift in shifts:
+                edge = edges[card] + shift
+                if (
+                    at <= edge <= active
+                    and costs[edge] - costs[at] <= caps[card]
+                    and holds(card + 1, edge)
+                ):
+                    for rest in deal(card + 1, edge):
+                        yield [edge - at, *rest]
+
+        yield from deal(0, 0)
 
     def _worst(self, m: Memory) -> float:
         return max(g.total_bytes / max(b, 1) for g, b in zip(m.gpus, self.budgets, strict=True))
