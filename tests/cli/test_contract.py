@@ -29,6 +29,11 @@ COMMANDS = {
     "check": ("check", "llama-3.2-1b", "-c", "4096", "--machine", TWO_CARDS),
     "check that fails": ("check", "nemotron", "-q", "Q8_0", "-c", "8k", "--machine", NO_CARD),
     "check here": ("check", "tinyllama-1.1b", "-q", "Q2_K", "-c", "512"),
+    "compare": (
+        *("compare", "llama-3.2-1b:Q8_0", "qwen2.5-0.5b", "nemotron:Q8_0", "-c", "4096"),
+        *("--power-price", "0.3", "--machine", "RTX 3060, 16 GiB RAM"),
+    ),
+    "need": ("need", "llama-3.2-1b", "-q", "Q4_K_M", "--min-tps", "20", "--power-price", "0.3"),
     "probe": ("probe",),
     "probe described": ("probe", "--machine", TWO_CARDS),
     "verify": ("verify", "qwen3-4b", "--log", str(LOGS / "ollama-qwen3-4b.log")),

@@ -68,6 +68,12 @@ def _qualities() -> Iterable[str]:
     return QUALITIES
 
 
+def _sorts() -> Iterable[str]:
+    from nemofit.planner.need import SORTS
+
+    return SORTS
+
+
 def _engines() -> Iterable[str]:
     from nemofit.planner.records import ENGINES
 
@@ -86,6 +92,7 @@ machines = _from(_catalog(_machines))
 kv_types = _from(_kv_types)
 preferences = _from(_preferences)
 qualities = _from(_qualities)
+sorts = _from(_sorts)
 engines = _from(_engines)
 schemas = _from(_schemas)
 on_off = _from(lambda: ("on", "off"))

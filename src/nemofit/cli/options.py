@@ -31,6 +31,10 @@ class Options:
     min_context: str | None = None
     max_vram: str | None = None
     quality: str | None = None
+    models: tuple[str, ...] = ()
+    prices: str | None = None
+    power_price: str | None = None
+    sort: str | None = None
     limit: str | None = None
     explain: bool = False
     machine: str | None = None
@@ -60,6 +64,7 @@ class Option:
         complete: Name of the function in :mod:`.completion` that knows the values.
         variable: Environment variable that says the same.
         field: Its place in :class:`Options` where that is not its own name.
+        many: An argument that takes every word that is left.
     """
 
     help: str
@@ -69,6 +74,7 @@ class Option:
     complete: str | None = None
     variable: str | None = None
     field: str | None = field(default=None)
+    many: bool = False
 
 
 _MODEL = (
@@ -141,6 +147,24 @@ OPTIONS: dict[str, Option] = {
         ("--quality",),
         "GRADE",
         complete="qualities",
+    ),
+    "models": Option(
+        "Models, each with a file type behind a colon if you like (nemotron:Q4_K_M).",
+        (),
+        "MODEL...",
+        complete="models",
+        many=True,
+    ),
+    "prices": Option(
+        "Your price list, a YAML file: 'prices: {RTX 3090: 650}', 'currency: EUR'.",
+        ("--prices",),
+        "FILE",
+    ),
+    "power_price": Option(
+        "Price of a kilowatt-hour, for what a million tokens cost.", ("--power-price",), "N"
+    ),
+    "sort": Option(
+        "What comes first: memory, power, price or speed.", ("--sort",), "WHAT", complete="sorts"
     ),
     "limit": Option("Rows to show at most.", ("--limit",), "N"),
     "explain": Option("Show the arithmetic and where every number comes from.", ("--explain",)),

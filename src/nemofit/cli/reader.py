@@ -44,6 +44,8 @@ def read(args: Sequence[str], environ: Mapping[str, str]) -> tuple[str, Options]
             given[offs[word]] = False
         elif word.startswith("-") or not places:
             return None
+        elif chosen[places[0]].many:
+            given[places[0]] = (*given.get(places[0], ()), word)
         else:
             given[places.pop(0)] = word
     if any(name not in given for name in entry.required):

@@ -23,28 +23,38 @@ def plan_fields(plan: Plan, engine: str) -> dict[str, Any]:
     command, why = _command(plan, engine)
     return {
         "model": model_record(plan.model),
-        "quant": c.QuantRecord(
-            id=plan.quant or plan.model.file_type or "as in the file",
-            bits_per_weight=plan.bits_per_weight,
-            imatrix=plan.imatrix,
-        ),
+        "quant": quant_record(plan),
         "engine": engine,
         "config": config_record(plan.config),
-        "memory": _memory(plan),
-        "speed": _speed(plan.speed),
+        "memory": memory_record(plan),
+        "speed": speed_record(plan.speed),
         "speed_note": plan.speed_note,
-        "quality": c.QualityRecord(
-            kl_divergence=plan.quality.loss,
-            grade=plan.quality.grade,
-            basis=cast(c.Basis, plan.quality.basis),
-            note=plan.quality.note,
-        ),
+        "quality": quality_record(plan),
         "verdict": plan.verdict,
         "verdict_words": plan.words,
         "command": command,
         "command_note": why,
         "notes": plan.notes,
     }
+
+
+def quant_record(plan: Plan) -> c.QuantRecord:
+    """A plan's file type."""
+    return c.QuantRecord(
+        id=plan.quant or plan.model.file_type or "as in the file",
+        bits_per_weight=plan.bits_per_weight,
+        imatrix=plan.imatrix,
+    )
+
+
+def quality_record(plan: Plan) -> c.QualityRecord:
+    """What a plan loses."""
+    return c.QualityRecord(
+        kl_divergence=plan.quality.loss,
+        grade=plan.quality.grade,
+        basis=cast(c.Basis, plan.quality.basis),
+        note=plan.quality.note,
+    )
 
 
 def model_record(model: ModelSpec) -> c.ModelRecord:
@@ -110,7 +120,8 @@ def goal_record(goal: Goal) -> c.GoalRecord:
     )
 
 
-def _memory(plan: Plan) -> c.MemoryRecord:
+def memory_record(plan: Plan) -> c.MemoryRecord:
+    """What a plan places where."""
     budgets = plan.room.budgets
     why = "host memory is not known and was not checked" if budgets.host is None else None
     return c.MemoryRecord(
@@ -138,7 +149,8 @@ def _device(device: DeviceMemory, budget: int | None, why: str | None) -> c.Devi
     )
 
 
-def _speed(speed: Speed | None) -> c.SpeedRecord | None:
+def speed_record(speed: Speed | None) -> c.SpeedRecord | None:
+    """How fast a plan is."""
     if speed is None:
         return None
     return c.SpeedRecord(

@@ -81,6 +81,27 @@ def goal_of(options: Options) -> Goal:
     )
 
 
+def power_price_of(options: Options) -> float | None:
+    """What a kilowatt-hour costs; None: not said.
+
+    Raises:
+        UsageError: Not a number above zero.
+    """
+    text = options.power_price
+    if text is None:
+        return None
+    try:
+        price = float(text)
+    except ValueError:
+        price = 0.0
+    if not 0 < price < 1e6:
+        raise UsageError(
+            f"--power-price {text!r:.40} is not a price of a kilowatt-hour",
+            "write for example --power-price 0.30",
+        )
+    return price
+
+
 def engine_of(options: Options) -> str:
     """The engine whose command is printed.
 

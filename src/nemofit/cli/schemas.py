@@ -6,12 +6,14 @@ from typing import Any
 
 from nemofit.errors import UnknownNameError
 
-from . import contract, reports
+from . import choices, contract, reports
 
 REPORTS: dict[str, type[contract.Envelope]] = {
     "check": reports.CheckReport,
     "recommend": contract.RecommendReport,
     "plan": contract.PlanReport,
+    "compare": choices.CompareReport,
+    "need": choices.NeedReport,
     "probe": reports.ProbeReport,
     "verify": reports.VerifyReport,
     "list-models": reports.ListModelsReport,

@@ -67,6 +67,36 @@ COMMANDS: dict[str, Entry] = {
         ),
         required=("model",),
     ),
+    "compare": Entry(
+        "Show models side by side on this machine.",
+        ("models", *_MODEL_KNOBS, *_GOAL, "power_price", *_MACHINE, *_ALWAYS),
+        (
+            "nemofit compare nemotron qwen2.5-72b mixtral-8x22b",
+            "nemofit compare qwen3-8b:Q4_K_M qwen3-8b:Q8_0 --power-price 0.30",
+        ),
+        required=("models",),
+    ),
+    "need": Entry(
+        "Find the least hardware for a model, a context and a speed.",
+        (
+            "model",
+            *_MODEL_KNOBS[:7],
+            "min_tps",
+            "quality",
+            "prices",
+            "power_price",
+            "sort",
+            "limit",
+            "reserve",
+            "catalog",
+            *_ALWAYS,
+        ),
+        (
+            "nemofit need nemotron --context 32k --min-tps 20",
+            "nemofit need qwen3-8b -q Q8_0 --prices prices.yaml --power-price 0.30",
+        ),
+        required=("model",),
+    ),
     "verify": Entry(
         "Ask the installed engine itself, before any download, and print both numbers.",
         (

@@ -89,6 +89,8 @@ def _build(name: str, entry: Entry) -> Any:
     ]
 
     def chosen(**given: Any) -> tuple[str, Options]:
+        for key in filter(lambda key: OPTIONS[key].many, given):
+            given[key] = tuple(given[key] or ())
         return name, Options(**{OPTIONS[key].field or key: v for key, v in given.items()})
 
     chosen.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -108,6 +110,8 @@ def _annotation(option: Option) -> Any:
     more: dict[str, Any] = {"help": option.help, "metavar": option.metavar or ""}
     if option.complete is not None:
         more["autocompletion"] = getattr(completion, option.complete)
+    if option.many:
+        return Annotated[list[str] | None, typer.Argument(show_default=False, **more)]
     if not option.flags:
         return Annotated[str | None, typer.Argument(show_default=False, **more)]
     if option.variable is not None:
