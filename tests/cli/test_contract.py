@@ -41,6 +41,7 @@ COMMANDS = {
     "list-quants": ("list", "quants"),
     "list-gpus": ("list", "gpus"),
     "list-engines": ("list", "engines"),
+    "list-machines": ("list", "machines"),
     "schema": ("schema",),
     "error": ("plan", "no-such-model"),
 }

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nemofit.errors import NemofitError, UnknownNameError, UsageError
-from nemofit.machine import Machine, parse_machine
+from nemofit.machine import Machine, budgets, parse_machine
 from nemofit.machine.parse import MOST_GPUS
 from nemofit.units import GIB, MIB
 
@@ -100,6 +100,75 @@ def test_memory_with_speed_and_channels() -> None:
     assert epyc.host.ram_bandwidth_gb_s == pytest.approx(460.8)
 
 
+def test_what_is_free_now() -> None:
+    m = parse_machine("2x RTX 4090 20 GiB free, 64 GiB RAM 40 GiB free")
+    assert [g.free_bytes for g in m.gpus] == [20 * GIB] * 2
+    assert m.host.ram_available_bytes == 40 * GIB
+    assert budgets(m, reserve_bytes=0).gpus == (20 * GIB, 20 * GIB)
+    assert parse_machine("RTX 4090 (20 GiB free)").gpus[0].free_bytes == 20 * GIB
+    assert parse_machine("M3 Max 64GB 30 GiB free").gpus[0].free_bytes == 30 * GIB
+
+
+def test_a_slot_and_a_screen() -> None:
+    (gpu,) = parse_machine("RTX 3090 PCIe 3 x8 with display").gpus
+    assert (gpu.pcie_gen, gpu.pcie_lanes, gpu.display) == (3, 8, True)
+    assert parse_machine("RTX 3090 no display").gpus[0].display is False
+
+
+def test_a_container() -> None:
+    m = parse_machine("64 GiB RAM, limit 16 GiB")
+    assert m.host.memory_limit_bytes == m.host.ram_total_bytes == 16 * GIB
+    assert budgets(m).host == 15 * GIB
+    assert parse_machine("limit 16 GiB").host == parse_machine("16 GiB limit").host
+    assert parse_machine("8 GiB RAM, limit 16 GiB").host.memory_limit_bytes is None
+
+
+@pytest.mark.parametrize(
+    ("text", "gibibytes", "gb_s"),
+    [
+        ("MIG 1g.10gb of A100 80GB", 9.50, 2039 / 8),
+        ("A100 80GB MIG 3g.40gb", 39.25, 2039 / 2),
+        ("MIG 7g.80gb of A100 80GB", 78.75, 2039),
+        ("MIG 1g.18gb of H200", 16.00, 4800 / 8),
+        ("MIG 1g.6gb of A30", 5.81, 933 / 4),
+    ],
+)
+def test_mig_slices(text: str, gibibytes: float, gb_s: float) -> None:
+    """Never more than ``nvidia-smi mig -lgip`` prints, in NVIDIA's MIG user guide; bandwidth by
+    the guide's fractions of memory.
+    """
+    (gpu,) = parse_machine(text).gpus
+    assert gpu.mig_profile is not None
+    assert gpu.mig_profile in gpu.name
+    assert 0.89 * gibibytes * GIB <= (gpu.total_bytes or 0) <= gibibytes * GIB
+    assert gpu.bandwidth_gb_s == pytest.approx(gb_s, rel=0.01)
+    assert gpu.display is False
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Ryzen 9 7950X", "2x Xeon Gold 6138", "Raspberry Pi 5", "Intel N100", "Core i9-13900K",
+        "EPYC 9654", "Core Ultra 9 285K", "Threadripper PRO 7995WX", "Snapdragon X Elite",
+        "Ampere Altra Q80-30",
+    ],
+)  # fmt: skip
+def test_processors(name: str) -> None:
+    m = parse_machine(f"{name}, 64 GiB RAM")
+    assert m.host.cpu == name
+    assert m.gpus == ()
+
+
+def test_processors_and_cards_are_told_apart() -> None:
+    """Names that have both in them, and a processor nobody knows."""
+    strix = parse_machine("Ryzen AI Max+ 395 128GB")
+    assert strix.gpus[0].shared
+    assert parse_machine("Raspberry Pi 5 8GB").host.ram_total_bytes == 8 * GIB
+    assert parse_machine("CPU: Moores Law 3").host.cpu == "Moores Law 3"
+    with pytest.raises(UnknownNameError):
+        parse_machine("GTX 9999 Core Edition")
+
+
 def test_what_is_not_said_is_not_invented() -> None:
     m = parse_machine("RTX 4090")
     assert m.host.ram_total_bytes is None
@@ -142,6 +211,19 @@ def test_unknown_cards_exit_4_with_near_misses() -> None:
         ("", "empty"),
         (" , ;\n", "empty"),
         ("RTX 3090, " * 300, "characters"),
+        ("20 GiB free", "'20 GiB free'"),
+        ("8 cores 20 GiB free", "'8 cores 20 GiB free'"),
+        ("RTX 4090 30 GiB free", "30.00 GiB free of 23.52 GiB"),
+        ("RTX 4090 3 GiB free 4 GiB free", "twice"),
+        ("RTX 4090 PCIe 9 x16", "PCIe 9"),
+        ("RTX 4090 PCIe 4 x7", "PCIe 4 x7"),
+        ("64 GB RAM with display", "a display is said of a card"),
+        ("64 GB RAM, RAM 65 GB free", "65.00 GiB of RAM are free"),
+        ("limit 8 GB, limit 9 GB", "'limit 9 GB'"),
+        ("7x MIG 1g.10gb of A100 80GB", "one MIG slice"),
+        ("MIG 3g.40gb of RX 7900 XTX", "no such profile"),
+        ("MIG 3g.900gb of H100", "no such profile"),
+        ("Xeon, EPYC", "'EPYC' gives the processor a second time"),
     ],
 )
 def test_nonsense_names_the_piece_and_shows_an_example(text: str, named: str) -> None:
@@ -158,7 +240,7 @@ def test_the_example_in_the_messages_is_one_that_works() -> None:
         parse_machine("bananas")
     assert e.value.hint is not None
     m = parse_machine(e.value.hint.split("'")[1])
-    assert m.host.notes == ("RAM bandwidth was not given (64 GiB RAM @ 51 GB/s)",)
+    assert m.host.notes == ("RAM bandwidth was not given; say for example '64 GiB RAM @ 51 GB/s'",)
 
 
 @settings(max_examples=80, deadline=None)

@@ -47,7 +47,10 @@ def _quants() -> Iterable[str]:
 def _machines() -> Iterable[str]:
     from nemofit.catalog import store
 
-    return (f"1x {entry.get('name') or id}" for id, entry in store.gpus().items())
+    from .profiles import names
+
+    yield from names(os.environ.get("NEMOFIT_CATALOG"))
+    yield from (f"1x {entry.get('name') or id}" for id, entry in store.gpus().items())
 
 
 def _kv_types() -> Iterable[str]:
@@ -96,4 +99,4 @@ sorts = _from(_sorts)
 engines = _from(_engines)
 schemas = _from(_schemas)
 on_off = _from(lambda: ("on", "off"))
-lists = _from(lambda: ("models", "quants", "gpus", "engines"))
+lists = _from(lambda: ("models", "quants", "gpus", "engines", "machines"))

@@ -25,10 +25,15 @@ def prepare(catalog: str | None) -> None:
 
 def personal_directory(catalog: str | None) -> Path | None:
     """The directory of the person's own YAML: the named one, or the default one if it is there."""
+    own = config_directory(catalog)
+    return own if catalog or own.is_dir() else None
+
+
+def config_directory(catalog: str | None) -> Path:
+    """Where the person's own YAML and saved machines are, or would be."""
     if catalog:
         return Path(catalog).expanduser()
-    own = store.default_personal_directory(os.environ, sys.platform, home())
-    return own if own.is_dir() else None
+    return store.default_personal_directory(os.environ, sys.platform, home())
 
 
 def cache_directory() -> Path:

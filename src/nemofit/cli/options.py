@@ -38,6 +38,8 @@ class Options:
     limit: str | None = None
     explain: bool = False
     machine: str | None = None
+    save: str | None = None
+    measure: bool = False
     reserve: str | None = None
     assume_idle: bool = False
     catalog: str | None = None
@@ -169,11 +171,15 @@ OPTIONS: dict[str, Option] = {
     "limit": Option("Rows to show at most.", ("--limit",), "N"),
     "explain": Option("Show the arithmetic and where every number comes from.", ("--explain",)),
     "machine": Option(
-        "Another machine: a description such as '2x RTX 3090, 64 GiB RAM', "
-        "a file from 'nemofit probe --json', or - to read that from stdin.",
+        "Another machine: a description such as '2x RTX 3090, 64 GiB RAM', a name from "
+        "'nemofit probe --save', a file from 'nemofit probe --json', or - to read that from stdin.",
         ("--machine",),
-        "SPEC|FILE|-",
+        "SPEC|NAME|FILE|-",
         complete="machines",
+    ),
+    "save": Option("Keep this machine under a name, for --machine NAME.", ("--save",), "NAME"),
+    "measure": Option(
+        "Measure the bandwidth of the RAM, for two seconds, and use it from now on.", ("--measure",)
     ),
     "reserve": Option(
         "Memory to leave free on every GPU, for example 1GiB.", ("--reserve",), "SIZE"
@@ -190,7 +196,7 @@ OPTIONS: dict[str, Option] = {
     "directory": Option(
         "Where the model file would go; its free space is checked.", ("--directory",), "DIR"
     ),
-    "what": Option("models, quants, gpus or engines.", (), "WHAT", complete="lists"),
+    "what": Option("models, quants, gpus, engines or machines.", (), "WHAT", complete="lists"),
     "name": Option("A command; without it: their names.", (), "[NAME]", complete="schemas"),
     "program": Option(
         "Directory of llama.cpp's programs, or one of them; without it: the first on PATH.",

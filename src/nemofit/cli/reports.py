@@ -28,6 +28,7 @@ class ProbeReport(Envelope):
     notes: tuple[str, ...]
     engines: tuple[FoundEngine, ...] | None
     engines_note: str | None
+    description: str
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -139,6 +140,23 @@ class ListEnginesReport(Envelope):
 
     schema: Literal["nemofit/list-engines/1"] = "nemofit/list-engines/1"
     items: tuple[ListedEngine, ...]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ListedMachine:
+    """A saved machine in the words of ``--machine``; null: ``description_note`` says why."""
+
+    name: str
+    description: str | None
+    description_note: str | None
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ListMachinesReport(Envelope):
+    """``nemofit list machines``: those that ``nemofit probe --save`` kept."""
+
+    schema: Literal["nemofit/list-machines/1"] = "nemofit/list-machines/1"
+    items: tuple[ListedMachine, ...]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

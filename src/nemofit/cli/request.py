@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nemofit.catalog.model import ModelSpec
-from nemofit.errors import DataError, UsageError
+from nemofit.errors import DataError, UnknownNameError, UsageError
 from nemofit.machine.records import Machine
 from nemofit.planner.goal import Goal
 from nemofit.planner.records import ENGINES
@@ -36,7 +36,7 @@ def model_of(options: Options) -> ModelSpec:
 
 
 def machine_of(options: Options) -> Machine:
-    """This machine, or the one that ``--machine`` describes.
+    """This machine, or the one that ``--machine`` names: a file, a saved one, a description.
 
     Raises:
         UsageError, UnknownNameError: A description that makes no sense or names no card.
@@ -46,7 +46,9 @@ def machine_of(options: Options) -> Machine:
     if spec is None:
         from nemofit.probe import probe_machine
 
-        return probe_machine()
+        from .profiles import with_measured
+
+        return with_measured(probe_machine())
     if spec == "-":
         return _from_stdin()
     path = Path(spec).expanduser()
@@ -54,9 +56,22 @@ def machine_of(options: Options) -> Machine:
         from nemofit.machine.file import read_machine
 
         return read_machine(path)
+    from . import profiles
+
+    saved = profiles.load(spec, options.catalog)
+    if saved is not None:
+        return saved
     from nemofit.machine import parse_machine
 
-    return parse_machine(spec)
+    try:
+        return parse_machine(spec)
+    except (UsageError, UnknownNameError):
+        from difflib import get_close_matches
+
+        near = get_close_matches(spec, profiles.names(options.catalog), n=3)
+        if near and profiles.NAME.fullmatch(spec):
+            raise UnknownNameError("saved machine", spec, near) from None
+        raise
 
 
 def goal_of(options: Options) -> Goal:

@@ -20,6 +20,7 @@ REPORTS: dict[str, type[contract.Envelope]] = {
     "list-quants": reports.ListQuantsReport,
     "list-gpus": reports.ListGpusReport,
     "list-engines": reports.ListEnginesReport,
+    "list-machines": reports.ListMachinesReport,
     "schema": reports.SchemaReport,
     "error": contract.ErrorReport,
 }

@@ -118,15 +118,16 @@ COMMANDS: dict[str, Entry] = {
     ),
     "probe": Entry(
         "Show the hardware alone, for scripts and inventories.",
-        _MACHINE[:1] + _MACHINE[3:] + _ALWAYS,
+        ("machine", "measure", "save", "catalog", *_ALWAYS),
         (
             "nemofit probe",
+            "nemofit probe --measure --save office",
             "nemofit probe --json > machine.json",
             "nemofit recommend --machine machine.json",
         ),
     ),
     "list": Entry(
-        "List what is known: models, quants, gpus or engines.",
+        "List what is known: models, quants, gpus, engines or saved machines.",
         ("what", "catalog", *_ALWAYS),
         ("nemofit list models", "nemofit list quants --json"),
         required=("what",),

@@ -15,6 +15,7 @@ from .budgets import Budgets, budgets, default_reserve
 from .records import FoundEngine, Gpu, Holder, Host, Machine
 
 if TYPE_CHECKING:
+    from .describe import describe
     from .file import machine_from_json, machine_to_json, read_machine
     from .parse import parse_machine
 
@@ -27,6 +28,7 @@ __all__ = [
     "Machine",
     "budgets",
     "default_reserve",
+    "describe",
     "machine_from_json",
     "machine_to_json",
     "parse_machine",
@@ -39,7 +41,7 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    home = "parse" if name == "parse_machine" else "file"
+    home = {"parse_machine": "parse", "describe": "describe"}.get(name, "file")
     value: object = getattr(import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value

@@ -11,19 +11,23 @@ from .. import reports as c
 from ..answer import Answer
 from ..environment import prepare
 from ..options import Options
-from ..output import Block, Column, Table
+from ..output import Block, Column, Line, Table
 
 
 def answer(options: Options) -> Answer:
-    """List models, quants, gpus or engines.
+    """List models, quants, gpus, engines or saved machines.
 
     Raises:
         UsageError: Something else was asked for.
     """
     prepare(options.catalog)
+    if options.what == "machines":
+        return _machines(options.catalog)
     make = _LISTS.get(options.what or "")
     if make is None:
-        raise UsageError(f"there is no list of {options.what!r}", "one of: " + ", ".join(_LISTS))
+        raise UsageError(
+            f"there is no list of {options.what!r}", "one of: " + ", ".join((*_LISTS, "machines"))
+        )
     return make()
 
 
@@ -215,6 +219,29 @@ def _here(engine: FoundEngine | None) -> str:
         return "no"
     serving = f", serving at {engine.server}" if engine.server else ""
     return (engine.version or "yes") + serving
+
+
+def _machines(catalog: str | None) -> Answer:
+    from ..profiles import names, summary
+
+    report = c.ListMachinesReport(
+        items=tuple(
+            c.ListedMachine(name=name, description=words, description_note=note)
+            for name in names(catalog)
+            for words, note in [summary(name, catalog)]
+        )
+    )
+    return Answer(report, lambda: _machine_table(report))
+
+
+def _machine_table(report: c.ListMachinesReport) -> Iterable[Block]:
+    if not report.items:
+        yield Line("no machine is saved yet: nemofit probe --save NAME")
+        return
+    columns = [Column("Machine"), Column("In words")]
+    yield Table(
+        columns, [[m.name, m.description or m.description_note or ""] for m in report.items]
+    )
 
 
 _LISTS = {"models": _models, "quants": _quants, "gpus": _gpus, "engines": _engines}

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 
+from nemofit.errors import UsageError
+from nemofit.machine import describe
 from nemofit.machine.records import FoundEngine, Gpu, Host, Machine
 from nemofit.units import gib
 
-from .. import request
+from .. import output, profiles, request
 from ..answer import Answer
 from ..environment import prepare
 from ..options import Options
-from ..output import Block, Column, Line, Table, Tone
+from ..output import Block, Column, Command, Line, Table, Tone
 from ..reports import ProbeReport
 
 
 def answer(options: Options) -> Answer:
-    """Read the machine, or the description, and report it."""
+    """Read the machine, or the description, and report it.
+
+    Raises:
+        UsageError: ``--measure`` of another machine, or a bad name to save it under.
+        HardwareError: The bandwidth cannot be measured.
+    """
     prepare(options.catalog)
+    if options.save is not None:
+        profiles.path_of(options.save, options.catalog)
     machine = request.machine_of(options)
     engines = None
+    if options.measure:
+        if options.machine is not None:
+            raise UsageError("--measure measures this machine, not another", "leave out --machine")
+        machine = _measured(machine)
     if options.machine is None:
         from nemofit.probe import find_engines
 
@@ -34,8 +48,26 @@ def answer(options: Options) -> Answer:
         notes=machine.notes,
         engines=engines,
         engines_note=None if engines is not None else "another machine: its engines are not known",
+        description=describe(machine),
     )
+    if options.save is not None:
+        path = profiles.save(options.save, asdict(report), options.catalog)
+        output.talk(f"saved as {path}; use it with --machine {options.save}")
     return Answer(report, lambda: _view(machine, engines))
+
+
+def _measured(machine: Machine) -> Machine:
+    """Measure, keep it for this machine, and show it."""
+    from datetime import date
+
+    from nemofit.probe.bandwidth import measure
+    from nemofit.probe.site import this_site
+
+    output.talk("measuring the memory: less than two seconds")
+    host = machine.host
+    found = measure(this_site(), host.physical_cores, host.ram_available_bytes)
+    profiles.keep_bandwidth(host, found.gb_s, found.threads, date.today().isoformat())
+    return profiles.with_measured(machine)
 
 
 def _view(machine: Machine, engines: tuple[FoundEngine, ...] | None) -> Iterable[Block]:
@@ -55,6 +87,9 @@ def _view(machine: Machine, engines: tuple[FoundEngine, ...] | None) -> Iterable
         for said in (engine.version_note, *engine.notes):
             if said:
                 yield Line(f"note: {engine.id}: {said}", "quiet")
+    yield Line()
+    yield Line("in words, for --machine:", "quiet")
+    yield Command(describe(machine))
 
 
 def host_rows(machine: Machine) -> list[tuple[str, str]]:
