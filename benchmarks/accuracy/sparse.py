@@ -19,6 +19,8 @@ _ALWAYS_F32 = (
     "time_mix_lerp_fused.weight", "altup_correct_coef.weight", "altup_predict_coef.weight",
     "indexer.proj.weight",
 )  # fmt: skip
+_ALSO_F32 = {"minimax-m3": ".indexer."}
+"""Part of a name, by architecture (``tensor_force_quant`` in llama.cpp's ``conversion/minimax.py``)."""
 
 
 def converted_types(model: ModelSpec, dtype: str = "F16") -> list[str]:
@@ -26,12 +28,14 @@ def converted_types(model: ModelSpec, dtype: str = "F16") -> list[str]:
 
     Source: ``prepare_tensors`` in llama.cpp's ``conversion/base.py``.
     """
-    return [t.type or ("F32" if _is_f32(t) else dtype) for t in model.tensors]
+    part = _ALSO_F32.get(model.architecture)
+    return [t.type or ("F32" if _is_f32(t, part) else dtype) for t in model.tensors]
 
 
-def _is_f32(tensor: Tensor) -> bool:
+def _is_f32(tensor: Tensor, part: str | None) -> bool:
     name = tensor.name
-    return len(tensor.shape) == 1 or not name.endswith(".weight") or name.endswith(_ALWAYS_F32)
+    named = name.endswith(_ALWAYS_F32) or (part is not None and part in name)
+    return named or len(tensor.shape) == 1 or not name.endswith(".weight")
 
 
 def cut(model: ModelSpec, layers: int) -> ModelSpec:
@@ -66,15 +70,13 @@ class ModelFiles:
         self._directory = directory
 
     def path(self, model: ModelSpec, file_type: str, imatrix: bool = False) -> Path:
-        """Return the file of ``model`` quantized to ``file_type``, or converted to F16."""
+        """Return the file of ``model`` quantized to ``file_type``."""
         shape = hashlib.sha256(repr((sorted(model.metadata.items()), model.tensors)).encode())
         stem = f"{model.id}-{shape.hexdigest()[:8]}".replace("/", "_")
         source = self._directory / f"{stem}-F16.gguf"
         if not source.exists():
             write_sparse(source, replace(model, file_type="F16"), converted_types(model))
-        if file_type == "F16":
-            return source
-        path = self._directory / f"{stem}-{file_type}{'-imatrix' if imatrix else ''}.gguf"
+        path = self._directory / f"{stem}-as-{file_type}{'-imatrix' if imatrix else ''}.gguf"
         if not path.exists():
             types = dict(self._engine.dry_run_quantize(source, file_type, imatrix))
             write_sparse(
