@@ -20,7 +20,7 @@ _ALWAYS_F32 = (
     "indexer.proj.weight",
 )  # fmt: skip
 _ALSO_F32 = {"minimax-m3": ".indexer."}
-"""Part of a name, by architecture (``tensor_force_quant`` in llama.cpp's ``conversion/minimax.py``)."""
+"""Part of a name, by architecture; ``tensor_force_quant`` in ``conversion/minimax.py``."""
 
 
 def converted_types(model: ModelSpec, dtype: str = "F16") -> list[str]:
