@@ -125,7 +125,7 @@ class ModelCard:
     Attributes:
         id: The name that every output uses.
         aliases: Other names for it.
-        hf_repo: The makers' repository of the original weights.
+        hf_repo: The makers' repository of the original weights, None where not known.
         architecture: GGUF ``general.architecture``.
         metadata: GGUF keys without the architecture's prefix, and the shape's own flags.
         context: Trained context in tokens; ``context_note`` says how to get more.
@@ -142,7 +142,7 @@ class ModelCard:
     name: str
     family: str
     aliases: tuple[str, ...]
-    hf_repo: str
+    hf_repo: str | None
     architecture: str
     metadata: Mapping[str, Value] = field(repr=False)
     context: int
@@ -253,7 +253,7 @@ def _other_names(entry: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         entry["name"],
         *entry["aliases"],
-        entry["hf_repo"],
+        *filter(None, [entry.get("hf_repo")]),
         *(r["repo"] for r in entry["gguf"]),
         *entry["ollama"],
     )
@@ -272,7 +272,7 @@ def _card(id: str, entry: Mapping[str, Any]) -> ModelCard:
         name=entry["name"],
         family=entry["family"],
         aliases=tuple(entry["aliases"]),
-        hf_repo=entry["hf_repo"],
+        hf_repo=entry.get("hf_repo"),
         architecture=entry["architecture"],
         metadata=metadata,
         context=entry.get("context", entry["metadata"]["context_length"]),

@@ -171,7 +171,7 @@ class ModelEntry(_Fields):
     name: Short
     family: Short
     aliases: list[Short] = []
-    hf_repo: Repo
+    hf_repo: Repo | None = None
     released: Date | None = None
     licence: Licence | None = None
     languages: list[Short] = []

@@ -147,14 +147,22 @@ def digest(kind: str, raw: bytes) -> str:
     return h.hexdigest()
 
 
+def files(kind: str) -> tuple[tuple[Path, Entries], ...]:
+    """The files that the entries of ``kind`` come from, a later one counting more."""
+    shipped = data_directory()
+    found = [(path := shipped / f"{kind}.yaml", _load(kind, path, shipped / f"{kind}.json"))]
+    own = _personal / f"{kind}.yaml" if _personal else None
+    if own is not None and _is_there(own):
+        found.append((own, _load(kind, own, None)))
+    return tuple(found)
+
+
 def _entries(kind: str) -> Entries:
     if kind not in _loaded:
-        shipped = data_directory()
-        found = _load(kind, shipped / f"{kind}.yaml", shipped / f"{kind}.json")
-        own = _personal / f"{kind}.yaml" if _personal else None
-        if own is not None and _is_there(own):
-            found = {**found, **_load(kind, own, None)}
-        _loaded[kind] = MappingProxyType(found)
+        merged: dict[str, Mapping[str, object]] = {}
+        for _, found in files(kind):
+            merged.update(found)
+        _loaded[kind] = MappingProxyType(merged)
     return _loaded[kind]
 
 

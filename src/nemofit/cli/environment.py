@@ -36,6 +36,13 @@ def config_directory(catalog: str | None) -> Path:
     return store.default_personal_directory(os.environ, sys.platform, home())
 
 
+def personal_place(catalog: str | None) -> Path:
+    """The directory of the person's own YAML, also where it is not there yet."""
+    if catalog:
+        return Path(catalog).expanduser()
+    return store.default_personal_directory(os.environ, sys.platform, home())
+
+
 def cache_directory() -> Path:
     """The directory of everything that can be made again."""
     return store.default_cache_directory(os.environ, sys.platform, home())

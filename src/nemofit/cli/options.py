@@ -50,6 +50,9 @@ class Options:
     running: bool = False
     log: str | None = None
     url: str | None = None
+    entry_name: str | None = None
+    repo: str | None = None
+    force: bool = False
     json: bool = False
     debug: bool = False
 
@@ -212,6 +215,19 @@ OPTIONS: dict[str, Option] = {
     "url": Option(
         "Address of the running engine, for example http://127.0.0.1:8080.", ("--url",), "URL"
     ),
+    "catalog_what": Option(
+        "show, add or check.", (), "WHAT", complete="catalog_actions", field="what"
+    ),
+    "catalog_name": Option(
+        "A model to show, or the file to add or to check.",
+        (),
+        "[NAME]",
+        complete="models",
+        field="name",
+    ),
+    "entry_name": Option("Id of the entry; left out: from the file's name.", ("--name",), "ID"),
+    "repo": Option("The makers' repository of the original weights.", ("--repo",), "OWNER/NAME"),
+    "force": Option("Replace the entry of that id.", ("--force",)),
     "json": Option("Print one JSON document instead of text.", ("--json",)),
     "debug": Option("Show the traceback of an error.", ("--debug",), variable="NEMOFIT_DEBUG"),
 }

@@ -6,7 +6,7 @@ from typing import Any
 
 from nemofit.errors import UnknownNameError
 
-from . import choices, contract, reports
+from . import catalog_reports, choices, contract, reports
 
 REPORTS: dict[str, type[contract.Envelope]] = {
     "check": reports.CheckReport,
@@ -21,6 +21,9 @@ REPORTS: dict[str, type[contract.Envelope]] = {
     "list-gpus": reports.ListGpusReport,
     "list-engines": reports.ListEnginesReport,
     "list-machines": reports.ListMachinesReport,
+    "catalog-show": catalog_reports.CatalogShowReport,
+    "catalog-add": catalog_reports.CatalogAddReport,
+    "catalog-check": catalog_reports.CatalogCheckReport,
     "schema": reports.SchemaReport,
     "error": contract.ErrorReport,
 }

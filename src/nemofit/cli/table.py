@@ -132,6 +132,16 @@ COMMANDS: dict[str, Entry] = {
         ("nemofit list models", "nemofit list quants --json"),
         required=("what",),
     ),
+    "catalog": Entry(
+        "Show a model of the catalog, add one of your own, or check them: show, add or check.",
+        ("catalog_what", "catalog_name", "entry_name", "repo", "force", "catalog", *_ALWAYS),
+        (
+            "nemofit catalog show nemotron",
+            "nemofit catalog add ./House-8B-Q4_K_M.gguf --name house-8b",
+            "nemofit catalog check ./Meta-Llama-3.1-8B-Instruct-Q4_K_M.gguf --name llama-3.1-8b",
+        ),
+        required=("catalog_what",),
+    ),
     "schema": Entry(
         "Print the JSON Schema of a command's --json output.",
         ("name", *_ALWAYS),

@@ -32,7 +32,7 @@ def checkpoint(card: ModelCard, quant: str) -> str:
     for known in card.vllm:
         if find_format(known.format).name == wanted:
             return known.repo
-    if wanted == "bf16":
+    if wanted == "bf16" and card.hf_repo:
         return card.hf_repo
     known_formats = [c.format for c in card.vllm]
     raise UnknownNameError(f"{card.id} checkpoint", quant, known_formats or ["bf16"])

@@ -1,0 +1,226 @@
+"""``nemofit catalog``: show a model with its sources, add one from a header, check them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nemofit.catalog import personal, store
+from nemofit.errors import UnknownNameError, UsageError
+
+from .. import catalog_reports as c
+from .. import catalog_views as views
+from ..answer import Answer
+from ..environment import personal_place, prepare
+from ..options import Options
+
+if TYPE_CHECKING:
+    from nemofit.catalog.model import ModelSpec
+    from nemofit.catalog.models import ModelCard, PublishedSize
+
+_DIFFERS = 3
+
+
+def answer(options: Options) -> Answer:
+    """Do what the first word says.
+
+    Raises:
+        UsageError: Another word, or a name too few.
+    """
+    make = _ACTIONS.get(options.what or "")
+    if make is None:
+        raise UsageError(f"the catalog knows no {options.what!r}", "one of: " + ", ".join(_ACTIONS))
+    return make(options)
+
+
+def _named(options: Options, what: str) -> str:
+    if not options.name:
+        raise UsageError(f"catalog {options.what} needs {what}", "nemofit catalog --help")
+    return options.name
+
+
+def _show(options: Options) -> Answer:
+    from nemofit.catalog.models import active_parameters, find_model
+
+    name = _named(options, "a model")
+    prepare(options.catalog)
+    card = find_model(name)
+    spec = card.spec()
+    licence = card.licence
+    report = c.CatalogShowReport(
+        id=card.id,
+        name=card.name,
+        family=card.family,
+        aliases=card.aliases,
+        file=str(_file_of(card.id)),
+        repository=card.hf_repo,
+        architecture=card.architecture,
+        parameters=spec.parameters,
+        active_parameters=active_parameters(spec),
+        published_parameters=card.parameters,
+        trained_context=card.context,
+        context_note=card.context_note,
+        metadata=dict(card.metadata),
+        released=card.released,
+        licence=c.LicenceRecord(
+            name=licence.name,
+            conditions=licence.conditions,
+            note=licence.note,
+            sources=licence.sources,
+        )
+        if licence
+        else None,
+        languages=card.languages,
+        languages_note=card.languages_note,
+        base_model=card.base_model,
+        training=card.training,
+        chat_template=card.chat_template,
+        good_for=card.strengths,
+        not_good_for=card.limits,
+        scores=tuple(
+            c.ScoreRecord(
+                benchmark=s.benchmark, value=s.value, by=s.by, how=s.how, sources=s.sources
+            )
+            for s in card.scores
+        ),
+        gguf=tuple(
+            c.RepositoryRecord(
+                repository=r.repo,
+                imatrix=r.imatrix,
+                sizes={name: _size(size) for name, size in r.sizes.items()},
+                sources=r.sources,
+            )
+            for r in card.gguf
+        ),
+        ollama=tuple(
+            c.TagRecord(tag=t.tag, file_type=t.file_type, bytes=t.bytes) for t in card.ollama
+        ),
+        checkpoints=tuple(
+            c.CheckpointRecord(
+                repository=v.repo, format=v.format, size=_size(v.size) if v.size else None
+            )
+            for v in card.vllm
+        ),
+        notes=card.notes,
+        sources=card.sources,
+    )
+    return Answer(report, lambda: views.model(report))
+
+
+def _size(size: PublishedSize) -> c.SizeRecord:
+    return c.SizeRecord(bytes=size.bytes, within=size.within)
+
+
+def _add(options: Options) -> Answer:
+    from nemofit.formats.entry import plain_id, plain_name, shape_of
+    from nemofit.formats.load import load_model
+
+    ref = _named(options, "the file to read")
+    place = personal_place(options.catalog)
+    prepare(options.catalog)
+    model = load_model(ref)
+    if model.source == "catalog":
+        raise UsageError(
+            f"{ref!r:.200} is a model of the catalog already",
+            f"name a file; nemofit catalog show {model.id} shows what is known",
+        )
+    id = options.entry_name or plain_id(model)
+    file = place / personal.FILE
+    entry: dict[str, Any] = {
+        "name": plain_name(model),
+        "family": id.partition("-")[0],
+        **({"hf_repo": options.repo} if options.repo else {}),
+        "architecture": model.architecture,
+        "metadata": shape_of(model),
+    }
+    source = f"header of {Path(model.source).name or model.source}"[:100]
+    shadowed, replaced = (id in entries for entries in _both(file))
+    text = personal.with_entry(file, id, entry, source, options.force)
+    personal.write(file, text)
+    store.reload()
+    report = c.CatalogAddReport(
+        id=id, file=str(file), source=source, replaced=replaced, entry=entry
+    )
+    notes = (f"{id} is also a model of the shipped catalog; yours counts from now on",)
+    return Answer(report, lambda: views.added(report), notes=notes if shadowed else ())
+
+
+def _file_of(id: str) -> Path:
+    """The catalog file whose entry of that id counts."""
+    return next(path for path, entries in reversed(store.files("models")) if id in entries)
+
+
+def _both(own: Path) -> tuple[store.Entries, store.Entries]:
+    """The shipped entries, and those of the person's own file."""
+    (_, shipped), *more = store.files("models")
+    return shipped, next((entries for path, entries in more if path == own), {})
+
+
+def _check(options: Options) -> Answer:
+    prepare(options.catalog)
+    files = [
+        c.CheckedFile(file=str(path), entries=len(entries))
+        for kind in store.KINDS
+        for path, entries in store.files(kind)
+    ]
+    from nemofit.catalog.models import all_models
+
+    for card in all_models():
+        card.spec()
+    compared = tuple(_compare(path, options.entry_name) for path in _files(options))
+    differs = any(row.differences for row in compared)
+    report = c.CatalogCheckReport(
+        files=tuple(files), compared=compared, verdict="differs" if differs else "same"
+    )
+    return Answer(report, lambda: views.checked(report), exit_code=_DIFFERS if differs else 0)
+
+
+def _files(options: Options) -> tuple[str, ...]:
+    """The file that was named."""
+    return (options.name,) if options.name else ()
+
+
+def _compare(ref: str, name: str | None) -> c.ComparedRecord:
+    from nemofit.formats.entry import differences
+    from nemofit.formats.load import load_model
+
+    model = load_model(ref)
+    if model.source == "catalog":
+        raise UsageError(
+            f"{ref!r:.200} is a model of the catalog", "name a file to compare with it"
+        )
+    card = _card_for(model, name)
+    if card is None:
+        note = "the catalog has no model of that name: --name says which entry it is"
+        return c.ComparedRecord(file=model.source, model=None, note=note, differences=())
+    found = differences(card.spec(), model)
+    return c.ComparedRecord(
+        file=model.source,
+        model=card.id,
+        note=None,
+        differences=tuple(
+            c.DifferenceRecord(
+                what="key" if d.what == "key" else "tensor",
+                name=d.name,
+                catalog=d.catalog,
+                file=d.file,
+            )
+            for d in found
+        ),
+    )
+
+
+def _card_for(model: ModelSpec, name: str | None) -> ModelCard | None:
+    """The entry that was named, or the one that the file's own name means."""
+    from nemofit.catalog.models import find_model
+    from nemofit.formats.entry import plain_id
+
+    if name is not None:
+        return find_model(name)
+    try:
+        return find_model(plain_id(model))
+    except UnknownNameError:
+        return None
+
+
+_ACTIONS = {"show": _show, "add": _add, "check": _check}
