@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
+
+from nemofit.catalog.filetypes import tensor_types
+from nemofit.catalog.models import find_model
+from nemofit.formats.gguf.writer import write_sparse
 
 
 @dataclass(frozen=True)
@@ -25,3 +30,14 @@ Say = Callable[..., Said]
 
 TWO_CARDS = "2x RTX 3090, 64 GiB RAM"
 NO_CARD = "16 GiB RAM, 8 cores"
+
+SMALL_FILE = "Small-135M-Q4_0.gguf"
+"""SmolLM2 135M under another name; written where a test needs it."""
+
+
+def small_file(directory: Path) -> Path:
+    """Write that file, its data a hole."""
+    model = replace(find_model("smollm2-135m").spec(), file_type="Q4_0")
+    path = directory / SMALL_FILE
+    write_sparse(path, model, tensor_types(model, "Q4_0", imatrix=False))
+    return path

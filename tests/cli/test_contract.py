@@ -7,7 +7,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from command_lines import NO_CARD, TWO_CARDS, Say
+from command_lines import NO_CARD, SMALL_FILE, TWO_CARDS, Say, small_file
 
 import nemofit
 from nemofit.cli.schemas import REPORTS
@@ -42,6 +42,9 @@ COMMANDS = {
     "list-gpus": ("list", "gpus"),
     "list-engines": ("list", "engines"),
     "list-machines": ("list", "machines"),
+    "catalog-show": ("catalog", "show", "mixtral-8x22b"),
+    "catalog-add": ("catalog", "add", SMALL_FILE),
+    "catalog-check": ("catalog", "check", SMALL_FILE, "--name", "smollm2-135m"),
     "schema": ("schema",),
     "error": ("plan", "no-such-model"),
 }
@@ -57,8 +60,13 @@ def validate(document: dict[str, Any], say: Say) -> str:
 
 
 @pytest.mark.parametrize("args", COMMANDS.values(), ids=COMMANDS)
-def test_output_follows_its_schema(args: tuple[str, ...], say: Say) -> None:
+def test_output_follows_its_schema(
+    args: tuple[str, ...], say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One JSON document on stdout, nothing else; its envelope names schema and version."""
+    if SMALL_FILE in args:
+        small_file(tmp_path)
+        monkeypatch.chdir(tmp_path)
     said = say(*args, "--json")
     document = said.json
     assert list(document)[:2] == ["schema", "nemofit"]

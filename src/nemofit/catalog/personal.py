@@ -29,9 +29,9 @@ def with_entry(path: Path, id: str, entry: Mapping[str, Any], source: str, repla
         DataError: The file, or the new entry, is not valid; the file is as it was.
     """
     text = _text(path)
-    if text.strip():
-        store.compiled("models", text.encode(), str(path))  # not ours to add to a broken file
     parsed = parse(text.encode(), str(path))
+    if parsed is not None:
+        store.compiled("models", text.encode(), str(path))  # not ours to add to a broken file
     known = parsed.get("models") if isinstance(parsed, dict) else None
     if isinstance(known, dict) and id in known and not replace:
         raise UsageError(
