@@ -71,7 +71,7 @@ class CatalogShowReport(Envelope):
 
     ``parameters`` and ``active_parameters`` are counted from the shape;
     ``published_parameters`` is what the makers or a log print. ``file`` is the catalog file that
-    the entry stands in.
+    the entry stands in, ``shipped`` whether it is nemofit's own.
     """
 
     schema: Literal["nemofit/catalog-show/1"] = "nemofit/catalog-show/1"
@@ -80,6 +80,7 @@ class CatalogShowReport(Envelope):
     family: str
     aliases: tuple[str, ...]
     file: str
+    shipped: bool
     repository: str | None
     architecture: str
     parameters: int

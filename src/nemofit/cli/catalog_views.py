@@ -60,7 +60,7 @@ def _facts(r: c.CatalogShowReport) -> Iterable[list[str]]:
         ("chat template", r.chat_template),
         ("good for", r.good_for),
         ("not good for", r.not_good_for),
-        ("catalog file", r.file),
+        ("catalog file", "shipped with nemofit" if r.shipped else r.file),
     )
     return ([name, value] for name, value in rows if value)
 

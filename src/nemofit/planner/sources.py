@@ -49,9 +49,7 @@ def source_of(model: ModelSpec, quant: str | None, imatrix: bool | None) -> Sour
     tag = card.ollama_tag(quant)
     if repo is None:
         note = f"no repository with a GGUF file of {model.id} is known"
-        return Source(
-            Weights(missing=card.hf_repo or "its original weights"), bool(imatrix), tag, note
-        )
+        return Source(Weights(missing=card.hf_repo or ""), bool(imatrix), tag, note)
     made = bool(repo.imatrix) if imatrix is None else imatrix
     unseen = None
     if quant not in repo.sizes:

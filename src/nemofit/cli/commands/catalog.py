@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nemofit.catalog.models import ModelCard, PublishedSize
 
 _DIFFERS = 3
+_LONGEST = 100  # characters of a source
 
 
 def answer(options: Options) -> Answer:
@@ -46,13 +47,15 @@ def _show(options: Options) -> Answer:
     prepare(options.catalog)
     card = find_model(name)
     spec = card.spec()
+    file = _file_of(card.id)
     licence = card.licence
     report = c.CatalogShowReport(
         id=card.id,
         name=card.name,
         family=card.family,
         aliases=card.aliases,
-        file=str(_file_of(card.id)),
+        file=str(file),
+        shipped=file == store.files("models")[0][0],
         repository=card.hf_repo,
         architecture=card.architecture,
         parameters=spec.parameters,
@@ -132,8 +135,9 @@ def _add(options: Options) -> Answer:
         **({"hf_repo": options.repo} if options.repo else {}),
         "architecture": model.architecture,
         "metadata": shape_of(model),
+        **_published(model),
     }
-    source = f"header of {Path(model.source).name or model.source}"[:100]
+    source = f"header of {_place(model)}"[:_LONGEST]
     shadowed, replaced = (id in entries for entries in _both(file))
     text = personal.with_entry(file, id, entry, source, options.force)
     personal.write(file, text)
@@ -143,6 +147,27 @@ def _add(options: Options) -> Answer:
     )
     notes = (f"{id} is also a model of the shipped catalog; yours counts from now on",)
     return Answer(report, lambda: views.added(report), notes=notes if shadowed else ())
+
+
+def _place(model: ModelSpec) -> str:
+    """Where the header can be read again; of a file on this disk its name alone."""
+    origin = model.origin
+    if origin is not None and origin.repository:
+        return f"hf:{origin.repository}:{origin.file}"
+    if origin is not None and origin.ollama:
+        return f"ollama:{origin.ollama}"
+    return origin.url if origin and origin.url else Path(model.source).name
+
+
+def _published(model: ModelSpec) -> dict[str, Any]:
+    """The repository that the file lies in, with its size; nothing for another place."""
+    origin = model.origin
+    if origin is None or not origin.repository:
+        return {}
+    repo: dict[str, Any] = {"repo": origin.repository}
+    if model.file_type and model.file_bytes:
+        repo["sizes"] = {model.file_type: model.file_bytes}
+    return {"gguf": [repo]}
 
 
 def _file_of(id: str) -> Path:

@@ -33,7 +33,7 @@ class Weights:
         file: Path of a file in that repository, where no file type names it.
         url: Address of a file, the first one of a set.
         path: Local file, the first one of a set.
-        missing: Repository of the original weights, where no GGUF file is known.
+        missing: Repository of the original weights (empty: not known), where no GGUF file is known.
     """
 
     repository: str | None = None
@@ -50,10 +50,10 @@ class Weights:
             UsageError: No file is known.
         """
         if self.missing is not None:
+            convert = f"convert {self.missing} with llama.cpp's convert_hf_to_gguf.py, then: "
             raise UsageError(
                 "no GGUF file of this model is known",
-                f"convert {self.missing} with llama.cpp's convert_hf_to_gguf.py, then: "
-                "nemofit plan FILE.gguf",
+                f"{convert if self.missing else 'name a file of yours: '}nemofit plan FILE.gguf",
             )
         if self.url is not None:
             return ["-mu", self.url]
