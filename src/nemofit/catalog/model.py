@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from .checkpoint import Checkpoint
 
 Scalar = bool | int | float | str
 Value = Scalar | tuple[Scalar, ...]
@@ -93,6 +96,8 @@ class ModelSpec:
         file_type: llama.cpp file type of the file (``"Q4_K_M"``), None for a catalog shape.
         file_bytes: Size of the file or set of files in bytes, None for a catalog shape.
         origin: Where the file lies, None for a catalog shape.
+        checkpoint: The same weights as safetensors files store them, None for a catalog shape and
+            for a GGUF file.
     """
 
     id: str
@@ -104,6 +109,12 @@ class ModelSpec:
     file_bytes: int | None = None
     notes: tuple[str, ...] = field(default=())
     origin: Origin | None = None
+    checkpoint: Checkpoint | None = None
+
+    @property
+    def is_shape(self) -> bool:
+        """Whether the tensors have no ggml types of their own: there is no GGUF file yet."""
+        return self.source == "catalog" or self.checkpoint is not None
 
     @cached_property
     def memo(self) -> dict[Any, Any]:
