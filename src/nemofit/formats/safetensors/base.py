@@ -25,8 +25,11 @@ _GATING = {"softmax": 1, "sigmoid": 2, "sqrtsoftplus": 4}  # LLAMA_EXPERT_GATING
 def shared_keys(c: Config) -> Metadata:
     """What the converter writes for every family."""
     heads = c.integer("num_attention_heads", "n_head", "n_heads")
+    listed = len(c.listed("layers_block_type") or ())
     m: Metadata = {
-        "block_count": c.integer("num_hidden_layers", "n_layers", "n_layer", "num_layers"),
+        "block_count": c.integer(
+            "num_hidden_layers", "n_layers", "n_layer", "num_layers", default=listed or None
+        ),
         "vocab_size": c.integer("vocab_size"),
         "embedding_length": c.integer("hidden_size", "n_embd", "dim"),
         "attention.head_count": heads,

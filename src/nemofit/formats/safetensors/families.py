@@ -51,7 +51,7 @@ def family_of(c: Config) -> Family | None:
     name, kind = c.family, c.values.get("model_type")
     if name in ("Mistral3ForConditionalGeneration", "Ministral3ForCausalLM") and kind == "mistral4":
         return Family("mistral4", _latent)
-    if name in ("NemotronHForCausalLM",) and c.has("num_experts_per_tok"):
+    if name == "NemotronHForCausalLM" and _EXPERT_LAYERS & set(_pattern(c)):
         return Family("nemotron_h_moe", _nemotron_hybrid)
     return FAMILIES.get(name)
 
@@ -76,10 +76,15 @@ def _nothing(_: Metadata, __: Config) -> None:
     """The shared keys are all."""
 
 
-def _llama(m: Metadata, c: Config) -> None:
-    heads_of(m, c.head)
+def _plain(m: Metadata, c: Config) -> None:
     m["rope.dimension_count"] = c.head
     scaled_frequencies(m, c)
+
+
+def _llama(m: Metadata, c: Config) -> None:
+    """Llama and Mistral, whose configurations always come with a head's length."""
+    heads_of(m, c.head)
+    _plain(m, c)
 
 
 def _mistral3(m: Metadata, c: Config) -> None:
@@ -130,10 +135,10 @@ def _granite_hybrid(m: Metadata, c: Config) -> None:
         "ssm.inner_size": inner,
         "ssm.time_step_rank": c.integer("mamba_n_heads"),
         "attention.head_count_kv": tuple(
-            c.integer("num_key_value_heads") if k == "attention" else 0 for k in kinds
+            c.integer("num_key_value_heads") if k in _ATTENTION_LAYERS else 0 for k in kinds
         ),
     }
-    has_recurrent = "mamba" in kinds
+    has_recurrent = any(k in _RECURRENT_LAYERS for k in kinds)
     m["rope.scaling.finetuned"] = not has_recurrent
     if has_recurrent:
         m["context_length"] = _WHOLE_CONTEXT
@@ -212,6 +217,7 @@ def _gemma3(m: Metadata, c: Config) -> None:
 def _phi2(m: Metadata, c: Config) -> None:
     m["attention.head_count_kv"] = m["attention.head_count"]
     m["feed_forward_length"] = 4 * c.integer("hidden_size", "n_embd")
+    m.pop("rope.freq_base", None)
     rotated(m, c)
 
 
@@ -313,22 +319,32 @@ def _nemotron(m: Metadata, c: Config) -> None:
         m["rope.scaling.factor"] = factor
 
 
-def _nemotron_hybrid(m: Metadata, c: Config) -> None:
-    pattern = c.values.get("hybrid_override_pattern") or c.listed("layers_block_type")
-    if not isinstance(pattern, (str, list)) or not pattern:
+_EXPERT_LAYERS = {"E", "moe"}
+_ATTENTION_LAYERS = {"*", "attention", "full_attention"}
+_RECURRENT_LAYERS = {"mamba", "linear_attention"}
+
+
+def _pattern(c: Config) -> list[str]:
+    """What each layer of a Nemotron-H is, one letter or word each."""
+    found = c.values.get("hybrid_override_pattern") or c.listed("layers_block_type")
+    if not isinstance(found, (str, list)) or not all(isinstance(p, str) for p in found):
         raise DataError(
             f"{c.where} lacks hybrid_override_pattern, which says what each layer is",
             "download the file again",
         )
-    sparse = c.has("num_experts_per_tok")
-    attention = {"*", "attention", "full_attention"}
-    wide = {"E", "moe"} if sparse else {"-", "mlp"}
+    return list(found)
+
+
+def _nemotron_hybrid(m: Metadata, c: Config) -> None:
+    pattern = _pattern(c)
+    sparse = bool(_EXPERT_LAYERS & set(pattern))
+    wide = _EXPERT_LAYERS if sparse else {"-", "mlp"}
     heads = c.integer("mamba_num_heads")
     ff = c.integer("moe_intermediate_size") if sparse else c.integer("intermediate_size")
     kv = c.integer("num_key_value_heads")
     m |= {
         "block_count": len(pattern),
-        "attention.head_count_kv": tuple(kv if p in attention else 0 for p in pattern),
+        "attention.head_count_kv": tuple(kv if p in _ATTENTION_LAYERS else 0 for p in pattern),
         "feed_forward_length": tuple(ff if p in wide else 0 for p in pattern),
         "ssm.conv_kernel": c.integer("conv_kernel"),
         "ssm.state_size": c.integer("ssm_state_size"),
@@ -348,6 +364,10 @@ def _nemotron_hybrid(m: Metadata, c: Config) -> None:
         )  # fmt: skip
         m["expert_weights_norm"] = c.flag("norm_topk_prob")
         put_number(m, c, expert_weights_scale="routed_scaling_factor")
+    else:  # the library fills in sizes of experts that the model does not have
+        for key in ("expert_count", "expert_used_count", "expert_group_count",
+                    "expert_group_used_count"):  # fmt: skip
+            m.pop(key, None)
 
 
 def _command_r(m: Metadata, c: Config) -> None:
@@ -417,6 +437,7 @@ def _falcon(m: Metadata, c: Config) -> None:
 
 def _stablelm(m: Metadata, c: Config) -> None:
     rotated(m, c, 0.25)
+    m.pop("rope.freq_base", None)
     m["use_parallel_residual"] = c.flag("use_parallel_residual", True)
 
 
@@ -457,6 +478,7 @@ _MISTRAL3 = Family("mistral3", _mistral3)
 _LATENT = Family("deepseek2", _latent)
 _LLAMA4 = Family("llama4", _llama4)
 _GRANITE_MOE = Family("granitemoe", _granite)
+_PHI_MOE = Family("phimoe", _phi3)
 _QWEN35 = Family("qwen35", _qwen35, next_tokens=True)
 _QWEN35_MOE = Family("qwen35moe", _qwen35, next_tokens=True)
 
@@ -497,7 +519,7 @@ FAMILIES: dict[str, Family] = {
     "Ministral3ForCausalLM": _MISTRAL3,
     "Mistral3ForConditionalGeneration": _MISTRAL3,
     "MistralForCausalLM": _LLAMA,
-    "MixtralForCausalLM": _LLAMA,
+    "MixtralForCausalLM": Family("llama", _plain),
     "NemotronForCausalLM": Family("nemotron", _nemotron),
     "NemotronHForCausalLM": Family("nemotron_h", _nemotron_hybrid),
     "Olmo2ForCausalLM": Family("olmo2", _olmo2),
@@ -506,7 +528,8 @@ FAMILIES: dict[str, Family] = {
     "OlmoeForCausalLM": Family("olmoe", _olmoe),
     "Phi3ForCausalLM": Family("phi3", _phi3),
     "PhiForCausalLM": Family("phi2", _phi2),
-    "PhiMoEForCausalLM": Family("phimoe", _phi3),
+    "PhiMoEForCausalLM": _PHI_MOE,
+    "PhimoeForCausalLM": _PHI_MOE,
     "Qwen2ForCausalLM": _QWEN2,
     "Qwen2MoeForCausalLM": Family("qwen2moe", _experts),
     "Qwen2VLForConditionalGeneration": _QWEN2VL,
@@ -521,7 +544,7 @@ FAMILIES: dict[str, Family] = {
     "Qwen3_5MoeForCausalLM": _QWEN35_MOE,
     "Qwen3_5MoeForConditionalGeneration": _QWEN35_MOE,
     "SeedOssForCausalLM": Family("seed_oss", _nothing),
-    "SmolLM3ForCausalLM": Family("smollm3", _llama),
+    "SmolLM3ForCausalLM": Family("smollm3", _plain),
     "StableLmForCausalLM": Family("stablelm", _stablelm),
     "Starcoder2ForCausalLM": Family("starcoder2", _nothing),
 }

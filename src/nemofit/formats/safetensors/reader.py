@@ -209,6 +209,9 @@ def _flags(
     ):
         if has(*names):
             m[flag] = True
+    balanced = any(name.endswith("e_score_correction_bias") for name in modules)
+    if balanced != (m.get("expert_gating_func") == _SIGMOID) and m.get("expert_count"):
+        m["expert_bias"] = balanced
     if any(a.startswith("embed_tokens.") for a in appended):
         m["nextn_embedding"] = True
     if any(a.startswith("shared_head.head.") for a in appended):
@@ -220,6 +223,7 @@ def _flags(
         m["vocab_size"] = _rows(c, embedding.shape[0])
 
 
+_SIGMOID = 2
 _EMBEDDINGS = ("embed_tokens.weight", "embeddings.weight", "word_embeddings.weight", "wte.weight")
 _GEMMA_TEXT, _GEMMA_PADDED = 262144, 262208
 
