@@ -73,10 +73,13 @@ def tensor_types(model: ModelSpec, quant: str | None, imatrix: bool = False) -> 
 def weights_bytes(model: ModelSpec, quant: str | None = None, imatrix: bool = False) -> int:
     """Bytes of all weight tensors, as llama-quantize prints its total.
 
-    Arguments and errors as for :func:`tensor_types`. The file is larger by its metadata: a few MB,
-    most of it the vocabulary.
+    Arguments and errors as for :func:`tensor_types`. Without ``quant`` a checkpoint's weights are
+    those of its safetensors files, whatever is in them. The GGUF file is larger by its metadata: a
+    few MB, most of it the vocabulary.
     """
     if quant is None:
+        if model.checkpoint is not None:
+            return model.checkpoint.total_bytes
         types = _own_types(model)
         return sum(tensor_bytes(n, t.shape) for n, t in zip(types, model.tensors, strict=True))
     file_type = find_file_type(quant)
@@ -100,8 +103,9 @@ def needs_imatrix(model: ModelSpec, quant: str) -> bool:
 def _own_types(model: ModelSpec) -> tuple[str, ...]:
     types = tuple(t.type for t in model.tensors if t.type is not None)
     if len(types) < len(model.tensors):
+        kind = "a checkpoint" if model.checkpoint else "a shape of the catalog"
         raise DataError(
-            f"{model.id} is a shape of the catalog, which has no types of its own",
+            f"{model.id} is {kind}, which has no types of its own",
             "name a quantization, for example Q4_K_M",
         )
     return types

@@ -66,7 +66,7 @@ def from_llama_log(log: ServerLog, options: Options, source: str, engine: Engine
         report = _report(source, engine, None, None, found, notes)
         return Answer(report, lambda: verified.view(report), _UNREAD)
     quant = request.goal_of(options).quant
-    if quant is None and model.source == "catalog":
+    if quant is None and model.is_shape:
         quant = log.file_type
         if quant is None:
             raise UsageError("the log does not say the file type", "name it with --quant")

@@ -189,7 +189,7 @@ def _ollama(answer: object, options: Options, port: int) -> Answer:
     notes = [f"also in memory: {other.name}" for other in loaded[1:]]
     model = request.model_of(options) if options.model is not None else _of_ollama(one.name)
     quant = request.goal_of(options).quant
-    if quant is None and model.source == "catalog":
+    if quant is None and model.is_shape:
         quant = one.quant
     machine: Machine = request.machine_of(options)
     count = len(machine.gpus) if one.gpu_bytes else 0

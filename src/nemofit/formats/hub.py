@@ -9,8 +9,9 @@ person's token, mirror and proxy; see https://huggingface.co/docs/huggingface_hu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,7 +24,7 @@ from .connection import Answer, Connections
 from .gguf.header import Header, header_of
 from .gguf.reader import missing_error, model_of, shown
 from .hub_cache import cached_files
-from .hub_files import choose, launch_tag, parse_reference, whole_set
+from .hub_files import choose, is_checkpoint, launch_tag, parse_reference, whole_set
 from .near import companions
 from .places import Places
 from .ranged import LocalFile, Ranged
@@ -137,6 +138,8 @@ def read_hub(ref: str, places: Places) -> ModelSpec:
     if found is not None:
         return found
     with Repository.open(name, places) as repository:
+        if choice is None and is_checkpoint(repository.files):
+            return _checkpoint(repository)
         return _model(repository, choose(name, repository.files, choice))
 
 
@@ -165,6 +168,8 @@ def _cached_model(name: str, choice: str | None, places: Places) -> ModelSpec | 
         return None
     with opened as repository:
         try:
+            if choice is None and is_checkpoint(repository.files):
+                return _checkpoint(repository)
             path = choose(name, repository.files, choice)
         except (DataError, UnknownNameError):
             return None
@@ -190,6 +195,27 @@ def _model(repository: Repository, path: str) -> ModelSpec:
         beside=tuple(_companions(repository, others)),
     )
     return model_of(names, headers, origin, f"hf:{repository.name}:{path}")
+
+
+def _checkpoint(repository: Repository) -> ModelSpec:
+    from .safetensors.reader import read_checkpoint
+
+    model = read_checkpoint(RepositoryFolder(repository), repository.name.rpartition("/")[2])
+    return replace(model, origin=Origin(repository=repository.name))
+
+
+class RepositoryFolder:
+    """A repository as the place of a checkpoint."""
+
+    def __init__(self, repository: Repository) -> None:
+        self.name = f"hf:{repository.name}"
+        self._repository = repository
+
+    def files(self) -> Collection[str]:
+        return self._repository.files
+
+    def open(self, file: str) -> AbstractContextManager[Ranged]:
+        return nullcontext(self._repository.ranged(file, FIRST_OF_SHARD))
 
 
 def _companions(repository: Repository, files: Mapping[str, int | None]) -> list[Companion]:

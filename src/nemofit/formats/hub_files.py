@@ -47,6 +47,15 @@ def is_model(path: str) -> bool:
     return split is None or int(split.group(3)) < 2 or int(split.group(2)) == 1
 
 
+def is_checkpoint(paths: Collection[str]) -> bool:
+    """Whether a repository holds a model's safetensors files and no GGUF file of it."""
+    return (
+        "config.json" in paths
+        and any(path.endswith(".safetensors") for path in paths)
+        and not any(path.lower().endswith(".gguf") for path in paths)
+    )
+
+
 def tag_of(path: str) -> str | None:
     """The file type in a file's name, as llama.cpp reads it there."""
     stem = path.removesuffix(".gguf")

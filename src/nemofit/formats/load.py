@@ -4,6 +4,7 @@
 |---|---|
 | ``nemotron`` | the catalog |
 | ``model.gguf``, any file of a set, or any path of a file | :mod:`.gguf.reader` |
+| a directory with ``config.json``, a .safetensors file | :mod:`.safetensors.reader` |
 | ``https://...`` | :mod:`.web` |
 | ``hf:owner/repo[:quant or file]`` | :mod:`.hub` |
 | ``ollama:name[:tag]`` | :mod:`.ollama` |
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .places import Places
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_CHECKPOINT_FILES = (".safetensors", ".safetensors.index.json")
 _SHOWN = 5
 
 
@@ -33,11 +35,13 @@ def load_model(ref: str | os.PathLike[str]) -> ModelSpec:
     Args:
         ref: A catalog name or alias ("nemotron"); the path of a .gguf file, any of a split set; an
             ``https://`` address of such a file; ``hf:owner/repo``, ``hf:owner/repo:Q4_K_M`` or
-            ``hf:owner/repo:file.gguf``; ``ollama:name[:tag]`` from the store on this disk. Of a
-            file far away only the header is read.
+            ``hf:owner/repo:file.gguf``; ``ollama:name[:tag]`` from the store on this disk; or a
+            checkpoint: a directory with config.json, a .safetensors file in it or its index, or a
+            model of the Hugging Face cache. Of a file far away only the header is read.
 
     Returns:
-        The catalog's shape without tensor types, or the file's model with its own.
+        The catalog's shape without tensor types, the file's model with its own, or a checkpoint's
+        shape with what is stored as ``checkpoint``.
 
     Raises:
         UnknownNameError: Not a name of the catalog, no such file in the repository or store.
@@ -52,6 +56,9 @@ def load_model(ref: str | os.PathLike[str]) -> ModelSpec:
 def load(ref: str | os.PathLike[str], places: Places) -> ModelSpec:
     """The same for the machine that ``places`` describes."""
     name = os.fspath(ref)
+    is_path = not isinstance(ref, str) or name.startswith((".", "/", "~")) or name.endswith("/")
+    if (is_path or name.endswith(_CHECKPOINT_FILES)) and _is_checkpoint(name):
+        return _checkpoint(name)
     if not isinstance(ref, str):
         return _file(name)
     if name.startswith("ollama:"):
@@ -73,6 +80,8 @@ def load(ref: str | os.PathLike[str], places: Places) -> ModelSpec:
     try:
         return find_model(name).spec()
     except UnknownNameError as error:
+        if _is_checkpoint(name):
+            return _checkpoint(name)
         if os.path.lexists(name) and name:
             return _file(name)
         if not error.near and _REPOSITORY.fullmatch(name):
@@ -101,6 +110,25 @@ def headers_at(ref: str, places: Places) -> list[Header]:
     from .gguf.reader import open_header, shards
 
     return [open_header(path) for path in shards(Path(ref))]
+
+
+def _is_checkpoint(name: str) -> bool:
+    """Whether a path names a checkpoint: its directory, one of its files, or its index."""
+    if name.startswith(("hf:", "http://", "https://")):
+        return False
+    if name.endswith(_CHECKPOINT_FILES):
+        return True
+    path = Path(name)
+    try:
+        return (path / "config.json").is_file() or (path / "snapshots").is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def _checkpoint(name: str) -> ModelSpec:
+    from .safetensors.reader import read_checkpoint
+
+    return read_checkpoint(Path(name))
 
 
 def _file(name: str) -> ModelSpec:

@@ -152,9 +152,7 @@ class _Bench:
         knobs = {"kv_type_k": "f16", "kv_type_v": "f16", **goal.knobs}
         self.model, self.prices = model, prices
         goal = replace(goal, context=self.context, knobs=knobs)
-        self.quant = (
-            goal.quant if goal.quant or model.source != "catalog" else usual_quant(model, goal)
-        )
+        self.quant = goal.quant if goal.quant or not model.is_shape else usual_quant(model, goal)
         self.open = replace(goal, quant=self.quant, min_tokens_per_second=None)
         on_cards = {**knobs, "gpu_layers": _ALL, "cpu_moe_layers": 0}
         self.whole = replace(self.open, knobs=on_cards)

@@ -137,7 +137,7 @@ class Search:
         """The file types to try: the fixed one, the file's own, or all with a known quality."""
         if self.goal.quant is not None:
             return [self.goal.quant]
-        if self.model.source != "catalog":
+        if not self.model.is_shape:
             return [None]
         return [name for name in file_types() if self._can_be_made(name)]
 

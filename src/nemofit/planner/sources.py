@@ -60,6 +60,8 @@ def source_of(model: ModelSpec, quant: str | None, imatrix: bool | None) -> Sour
 
 
 def _own_file(model: ModelSpec, quant: str | None, imatrix: bool | None) -> Source:
+    if model.checkpoint is not None:
+        return Source(Weights(missing=model.source), bool(imatrix))
     if quant is None or quant == model.file_type:
         return Source(_weights(model), bool(imatrix), _ollama_name(model))
     origin = model.origin

@@ -108,7 +108,7 @@ def _projected(options: Options) -> Answer:
 def _file(plan: Plan, directory: Path) -> str:
     """The model's own file where it lies here, otherwise one with a true header and no data."""
     model = plan.model
-    own = model.source != "catalog" and plan.quant in (None, model.file_type)
+    own = not model.is_shape and plan.quant in (None, model.file_type)
     if own and os.path.isfile(model.source):
         return model.source
     path = directory / "model.gguf"

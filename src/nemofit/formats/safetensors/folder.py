@@ -10,12 +10,14 @@ import json
 import os
 import re
 import stat
-from collections.abc import Collection
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 from nemofit.errors import DataError
+from nemofit.formats.gguf.reader import shown
+from nemofit.formats.ranged import LocalFile, Ranged
 from nemofit.units import MIB
 
 CONFIG = "config.json"
@@ -43,8 +45,8 @@ class Folder(Protocol):
     def files(self) -> Collection[str]:
         """Names of the files in it, relative to it."""
 
-    def open(self, file: str) -> AbstractContextManager[BinaryIO]:
-        """Open one of them; what it gives seeks and reads.
+    def open(self, file: str) -> AbstractContextManager[Ranged]:
+        """Open one of them.
 
         Raises:
             DataError: It cannot be read.
@@ -68,22 +70,19 @@ class LocalFolder:
         except (OSError, ValueError) as error:
             raise _unreadable(self.path, error) from error
 
-    def open(self, file: str) -> BinaryIO:
+    @contextmanager
+    def open(self, file: str) -> Iterator[Ranged]:
         path = self.path / file
         try:
             # A pipe would wait for a writer: looked at before it is opened.
             if not stat.S_ISREG(os.stat(path).st_mode):
                 raise DataError(f"{str(path)!r:.200} is no file", "name a checkpoint's directory")
-            return open(path, "rb")
+            with open(path, "rb") as stream:
+                yield LocalFile(stream)
         except (OSError, ValueError) as error:
             if isinstance(error, DataError):
                 raise
             raise _unreadable(path, error) from error
-
-
-def shown(name: str) -> str:
-    """A name as a message may hold it: short and on one line."""
-    return (name if name.isprintable() else ascii(name))[:200]
 
 
 def snapshot(path: Path) -> Path:
@@ -124,11 +123,8 @@ def read_json(folder: Folder, file: str) -> dict[str, Any]:
         DataError: No such file, too large, or no JSON object.
     """
     where = f"{folder.name}/{file}"
-    with folder.open(file) as stream:
-        try:
-            data = stream.read(_MAX_CONFIG + 1)
-        except OSError as error:
-            raise _unreadable(Path(where), error) from error
+    with folder.open(file) as source:
+        data = source.read(0, min(source.size, _MAX_CONFIG + 1))
     if len(data) > _MAX_CONFIG:
         raise DataError(f"{where} has more than {_MAX_CONFIG} bytes", "check the file")
     try:
@@ -183,8 +179,8 @@ def read_index(folder: Folder, file: str) -> list[str]:
         DataError: Not such an index, or a file outside the folder.
     """
     where = f"{folder.name}/{file}"
-    with folder.open(file) as stream:
-        data = stream.read(_MAX_INDEX + 1)
+    with folder.open(file) as source:
+        data = source.read(0, min(source.size, _MAX_INDEX + 1))
     start = _WEIGHT_MAP.search(data)
     if len(data) > _MAX_INDEX or start is None:
         what = "is too large" if start else "has no weight_map"

@@ -1,7 +1,7 @@
 """Read the header of a safetensors file: names, dtypes, shapes and places, none of the data.
 
     with open(path, "rb") as file:
-        header = read_header(file, path.name)
+        header = read_header(LocalFile(file), path.name)
 
 A file is eight bytes of length, that many bytes of JSON, then the tensors without a gap. Source of
 the format: huggingface/safetensors, ``README.md`` and ``safetensors/src/tensor.rs``, whose checks
@@ -12,14 +12,14 @@ a window of 1 MiB and no entry of it may be longer than 64 KiB.
 from __future__ import annotations
 
 import json
-import os
 import re
 import struct
 from dataclasses import dataclass
 from math import prod
-from typing import Any, BinaryIO, NamedTuple, NoReturn, TypeGuard
+from typing import Any, NamedTuple, NoReturn, TypeGuard
 
 from nemofit.errors import DataError
+from nemofit.formats.ranged import Ranged
 from nemofit.units import MIB
 
 MAX_HEADER = 100_000_000
@@ -28,7 +28,7 @@ MAX_TENSORS = 1 << 17
 MAX_METADATA = 16 * MIB
 """Bytes of the longest ``__metadata__``, which is passed over."""
 MAX_RANK = 16
-_MAX_TEXTS = 1 << 16
+_MAX_TEXTS = 1 << 14
 _WINDOW = MIB
 _REACH = 1 << 16
 
@@ -101,22 +101,21 @@ class Header:
     header_bytes: int
 
 
-def read_header(file: BinaryIO, name: str) -> Header:
+def read_header(source: Ranged, name: str) -> Header:
     """Read the header of one file.
 
     Args:
-        file: Anything that seeks and reads; only the header's bytes are asked for.
+        source: The file; only the header's bytes are asked for.
         name: What messages call it.
 
     Raises:
         DataError: Not a safetensors file, damaged, or incomplete.
     """
-    size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    start = file.read(8)
+    size = source.size
+    start = source.read(0, min(source.window(8, 8), size))
     if len(start) < 8:
         _refuse(name, f"has {len(start)} bytes, fewer than the eight that say a header's length")
-    length = struct.unpack("<Q", start)[0]
+    length = struct.unpack_from("<Q", start)[0]
     for magic, what in _OTHER_FILES.items():
         if start.startswith(magic):
             raise DataError(f"{name} is {what}", "name a .safetensors file")
@@ -124,7 +123,7 @@ def read_header(file: BinaryIO, name: str) -> Header:
         _refuse(name, f"claims a header of {length} bytes, not 2 to {MAX_HEADER}")
     if length > size - 8:
         _refuse(name, f"is cut off: its header ends at byte {length + 8}, it has {size}")
-    entries = _Scanner(file, name, length).entries()
+    entries = _Scanner(source, name, length + 8, start).entries()
     entries.sort(key=lambda e: (e.begin, e.end))
     _check_places(name, entries, size - 8 - length)
     return Header(tuple(entries), size, length + 8)
@@ -168,18 +167,17 @@ def _shown(text: str) -> str:
 class _Scanner:
     """A window that moves over the JSON; what is behind is forgotten."""
 
-    def __init__(self, file: BinaryIO, name: str, length: int) -> None:
-        self._file = file
+    def __init__(self, source: Ranged, name: str, end: int, start: bytes) -> None:
+        self._source = source
         self._name = name
-        self._left = length
-        self._text = b""
-        self._at = 0
-        self._behind = 8
+        self._end = end
+        self._text = start[:end]
+        self._behind = 0
+        self._at = 8
 
     def entries(self) -> list[Entry]:
         out: list[Entry] = []
         seen: set[str] = set()
-        self._fill()
         if self._take(_OPEN) is None:
             self._fail("does not begin with {")
         while self._take(_CLOSE) is None:
@@ -195,7 +193,7 @@ class _Scanner:
                 out.append(entry)
             if len(out) > MAX_TENSORS:
                 self._fail(f"lists more than {MAX_TENSORS} tensors")
-        while self._left or self._at < len(self._text):
+        while self._place < self._end:
             if not self._take(_PADDING).group():  # type: ignore[union-attr]
                 self._fail("has something after its last }")
         return out
@@ -271,15 +269,21 @@ class _Scanner:
                     self._fail(f"has a __metadata__ of more than {MAX_METADATA} bytes")
             if self._take(_QUOTE) is not None:
                 return
-            if not self._left:
+            if self._is_whole:
                 self._fail("has a text without an end")
 
     @property
     def _place(self) -> int:
+        """Bytes of the file that are behind."""
         return self._behind + self._at
 
+    @property
+    def _is_whole(self) -> bool:
+        """Whether the window reaches to the header's end."""
+        return self._behind + len(self._text) == self._end
+
     def _take(self, pattern: re.Pattern[bytes]) -> re.Match[bytes] | None:
-        if len(self._text) - self._at < _REACH and self._left:
+        if len(self._text) - self._at < _REACH and not self._is_whole:
             self._fill()
         found = pattern.match(self._text, self._at)
         if found is not None:
@@ -287,17 +291,17 @@ class _Scanner:
         return found
 
     def _fill(self) -> None:
-        wanted = min(_WINDOW, self._left)
-        more = self._file.read(wanted)
+        begin = self._behind + len(self._text)
+        wanted = min(_WINDOW, self._end - begin)
+        more = self._source.read(begin, wanted)
         if len(more) < wanted:
             self._fail("became shorter while it was read")
         self._behind += self._at
         self._text = self._text[self._at :] + more
         self._at = 0
-        self._left -= wanted
 
     def _fail(self, what: str) -> NoReturn:
-        _refuse(self._name, f"{what} (byte {self._place} of its header)")
+        _refuse(self._name, f"{what} (byte {self._place})")
 
 
 def _are_numbers(value: object) -> TypeGuard[list[int]]:

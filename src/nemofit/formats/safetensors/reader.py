@@ -19,14 +19,15 @@ from nemofit.catalog.checkpoint import Checkpoint, StoredTensor
 from nemofit.catalog.model import ModelSpec, Tensor
 from nemofit.catalog.shapes import tensors_of
 from nemofit.errors import DataError
+from nemofit.formats.gguf.reader import shown
 from nemofit.units import gb
 
-from .base import Metadata
 from .config import Config
 from .families import Family, family_of, metadata_of
-from .folder import CONFIG, INDEX, Folder, LocalFolder, model_id, read_json, shown, snapshot
+from .folder import CONFIG, INDEX, Folder, LocalFolder, model_id, read_json, snapshot
 from .folder import weight_files as all_files
 from .header import BITS, Entry, read_header
+from .keys_shared import Metadata
 from .names import NameMap, Place, is_cache_scale, place_of
 from .quantization import MODELOPT, quantization
 
@@ -36,13 +37,6 @@ _FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 # What quantizers call the packed matrix itself; everything else beside it is a scale of some kind.
 _MATRICES = ("weight", "qweight", "weight_packed")
 _STACKED = ("_proj", "_proj_blocks")
-
-
-def is_checkpoint(path: Path) -> bool:
-    """Whether a path names a checkpoint: its directory, one of its files, or its index."""
-    if path.name.endswith((".safetensors", ".safetensors.index.json")):
-        return True
-    return path.is_dir() and ((path / CONFIG).is_file() or (path / "snapshots").is_dir())
 
 
 def read_checkpoint(place: Path | Folder, id: str | None = None) -> ModelSpec:
@@ -105,11 +99,8 @@ def _checkpoint(folder: Folder, files: Iterable[str], c: Config | None) -> Check
     seen: dict[str, Entry] = {}
     size = 0
     for file in files:
-        with folder.open(file) as stream:
-            try:
-                header = read_header(stream, shown(file))
-            except OSError as error:
-                raise DataError(f"cannot read {shown(file)}: {error}", "try again") from error
+        with folder.open(file) as source:
+            header = read_header(source, shown(file))
         size += header.file_bytes
         for entry in header.tensors:
             other = seen.setdefault(entry.name, entry)
