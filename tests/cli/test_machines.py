@@ -147,3 +147,52 @@ def test_another_machine_is_not_measured(say: Say, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(bandwidth, "measure", fails)
     assert say("probe", "--measure").code == 5
+
+
+def budgets_of(said: object) -> list[int]:
+    assert isinstance(said, dict)
+    return [gpu["budget_bytes"] for gpu in said["memory"]["gpus"]]
+
+
+def test_a_reserve_for_each_card(say: Say) -> None:
+    asked = ("plan", "llama-3.1-8b", "-q", "Q8_0", "-c", "8k", "--json", "--machine", TWO_CARDS)
+    free = budgets_of(say(*asked, "--reserve", "0").json)
+    one = budgets_of(say(*asked, "--reserve", "1:2GiB,0:512MiB").json)
+    rest = budgets_of(say(*asked, "--reserve", "1GiB,0:0").json)
+    assert [a - b for a, b in zip(free, one, strict=True)] == [512 << 20, 2 << 30]
+    assert [a - b for a, b in zip(free, rest, strict=True)] == [0, 1 << 30]
+
+
+def test_reserves_count_cards_that_could_not_be_read(say: Say, tmp_path: Path) -> None:
+    """The numbers are those of ``nemofit probe``."""
+    machine = say("probe", "--json", "--machine", TWO_CARDS).json
+    machine["gpus"].insert(0, {"name": "NVIDIA GPU 0", "vendor": "nvidia", "error": "lost"})
+    file = tmp_path / "machine.json"
+    file.write_text(json.dumps(machine))
+    asked = ("plan", "llama-3.2-1b", "-q", "Q8_0", "-c", "8k", "--json", "--machine", str(file))
+    free = budgets_of(say(*asked, "--reserve", "0").json)
+    one = budgets_of(say(*asked, "--reserve", "0,1:2GiB").json)
+    assert [a - b for a, b in zip(free, one, strict=True)] == [2 << 30, 0]
+
+
+@pytest.mark.parametrize(
+    "text", ["2:1GiB", "x:1GiB", "0:1GiB,0:2GiB", "0:", ":1GiB", "1GiB,2GiB", "0:1GiB,", "0:-1"]
+)
+def test_reserves_that_make_no_sense(say: Say, text: str) -> None:
+    said = say("plan", "llama-3.2-1b", "-q", "Q8_0", "--machine", TWO_CARDS, f"--reserve={text}")
+    assert said.code == 2
+    assert said.err.count("\n") == 2
+
+
+def test_check_names_who_holds_memory(say: Say, tmp_path: Path) -> None:
+    machine = say("probe", "--json", "--machine", "RTX 3060 12GB 7 GiB free, 32 GiB RAM").json
+    holders = [{"pid": 4711, "name": "firefox", "bytes": 4 << 30}]
+    machine["gpus"][0]["holders"] = holders
+    file = tmp_path / "machine.json"
+    file.write_text(json.dumps(machine))
+    asked = ("check", "llama-3.1-8b", "-q", "Q8_0", "-c", "8k", "--gpu-layers", "all")
+    said = say(*asked, "--machine", str(file), "--json")
+    (item,) = (i for i in said.json["items"] if i["item"] == "GPU memory in use")
+    assert item["have"] == "firefox holds 4.00 GiB on GPU 0"
+    assert item["note"].endswith("with it closed Q8_0 fits at 8192 tokens")
+    assert "with it closed Q8_0 fits" in say(*asked, "--machine", str(file)).out

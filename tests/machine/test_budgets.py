@@ -41,6 +41,15 @@ def test_a_reserve_that_a_person_sets_is_taken() -> None:
             budgets(m, reserve_bytes=wrong)
 
 
+def test_a_reserve_by_the_number_of_the_card() -> None:
+    m = machine(card(), card(display=True), card(display=False))
+    assert budgets(m, reserve_bytes={0: 2 * GIB}).reserves == (2 * GIB, 1024 * MIB, 256 * MIB)
+    assert budgets(m, reserve_bytes={None: GIB, 2: 0}).reserves == (GIB, GIB, 0)
+    for wrong in ({3: GIB}, {-1: GIB}, {0: -1}):
+        with pytest.raises(UsageError):
+            budgets(m, reserve_bytes=wrong)
+
+
 def test_a_card_that_could_not_be_read_offers_nothing_and_hides_no_other() -> None:
     lost = Gpu(name="lost card", error="GPU is lost")
     b = budgets(machine(lost, card()), reserve_bytes=0)

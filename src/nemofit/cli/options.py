@@ -185,7 +185,9 @@ OPTIONS: dict[str, Option] = {
         "Measure the bandwidth of the RAM, for two seconds, and use it from now on.", ("--measure",)
     ),
     "reserve": Option(
-        "Memory to leave free on every GPU, for example 1GiB.", ("--reserve",), "SIZE"
+        "Memory to leave free on every GPU, for example 1GiB, or by its number: 0:2GiB,1:512MiB.",
+        ("--reserve",),
+        "SIZE|N:SIZE,...",
     ),
     "assume_idle": Option(
         "Plan with the memory of an idle machine, not what is free now.", ("--assume-idle",)

@@ -91,7 +91,7 @@ def goal_of(options: Options) -> Goal:
         quant=_quant(options.quant),
         imatrix=options.imatrix,
         knobs=_knobs(options),
-        reserve_bytes=None if options.reserve is None else parse_size(options.reserve),
+        reserve_bytes=None if options.reserve is None else _reserve(options.reserve),
         assume_idle=options.assume_idle,
     )
 
@@ -136,6 +136,25 @@ def limit_of(options: Options) -> int | None:
         UsageError: Below 1.
     """
     return None if options.limit is None else _whole("--limit", options.limit, 1)
+
+
+def _reserve(text: str) -> int | dict[int | None, int]:
+    """``"1GiB"`` for every card, ``"0:2GiB,1:512MiB"`` by number, ``"1GiB,0:2GiB"`` both."""
+    if "," not in text and ":" not in text:
+        return parse_size(text)
+    found: dict[int | None, int] = {}
+    for part in text.split(","):
+        number, colon, size = part.rpartition(":")
+        if colon and not (number.strip().isdecimal() and len(number) <= 4):
+            raise UsageError(
+                f"--reserve {part!r:.40}: {number!r:.20} is no number of a GPU",
+                "write for example --reserve 0:2GiB,1:512MiB",
+            )
+        key = int(number) if colon else None
+        if key in found:
+            raise UsageError(f"--reserve {text!r:.80} says the same card twice", "say it once")
+        found[key] = parse_size(size)
+    return found
 
 
 def _quant(name: str | None) -> str | None:

@@ -7,13 +7,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from ..errors import UsageError
 from ..units import GIB, MIB, gib
 from .records import Gpu, Host, Machine
+
+Reserve = int | Sequence[int] | Mapping[int | None, int] | None
 
 # Left free on a card beside what a plan counts (weights, cache, buffers, CUDA context). The measure
 # is llama.cpp's own default margin of 1024 MiB per device (common/common.h, fit_params_target),
@@ -82,22 +84,23 @@ class Budgets:
 
 def budgets(
     machine: Machine,
-    reserve_bytes: int | Sequence[int] | None = None,
+    reserve_bytes: Reserve = None,
     assume_idle: bool = False,
 ) -> Budgets:
     """Work out what a machine offers.
 
     Args:
         machine: Probed or described.
-        reserve_bytes: To leave free on every GPU, or on each; None: by the card's role.
+        reserve_bytes: To leave free on every GPU, on each, or by its number (None: all others);
+            None: by the card's role.
         assume_idle: Count the memory of the idle machine instead of what is free now.
 
     Raises:
-        UsageError: A reserve is negative, or there is not one for each GPU.
+        UsageError: As of :func:`reserves_of`.
     """
     notes: list[str] = []
     host = _host(machine.host, assume_idle, notes)
-    reserves = _reserves(machine.gpus, reserve_bytes)
+    reserves = reserves_of(machine.gpus, reserve_bytes)
     offers = []
     for gpu, reserve in zip(machine.gpus, reserves, strict=True):
         memory = _memory(gpu, assume_idle)
@@ -120,10 +123,26 @@ def default_reserve(gpu: Gpu) -> int:
     return DISPLAY_RESERVE if gpu.display else COMPUTE_RESERVE
 
 
-def _reserves(gpus: Sequence[Gpu], asked: int | Sequence[int] | None) -> tuple[int, ...]:
+def reserves_of(gpus: Sequence[Gpu], asked: Reserve) -> tuple[int, ...]:
+    """Bytes to leave free on each card: what was asked for, else by its role.
+
+    Raises:
+        UsageError: A reserve is negative, or is for a card that there is not.
+    """
     if asked is None:
         return tuple(default_reserve(g) for g in gpus)
-    each = (asked,) * len(gpus) if isinstance(asked, int) else tuple(asked)
+    if isinstance(asked, Mapping):
+        strange = sorted(i for i in asked if i is not None and not 0 <= i < len(gpus))
+        if strange:
+            raise UsageError(
+                f"a reserve for GPU {strange[0]}, and there are {len(gpus)} GPUs",
+                "nemofit probe numbers them from 0",
+            )
+        each = tuple(
+            asked.get(i, asked.get(None, default_reserve(gpu))) for i, gpu in enumerate(gpus)
+        )
+    else:
+        each = (asked,) * len(gpus) if isinstance(asked, int) else tuple(asked)
     if len(each) != len(gpus):
         raise UsageError(
             f"{len(each)} reserves for {len(gpus)} GPUs", "give one for all, or one for each GPU"

@@ -11,6 +11,7 @@ from typing import Any
 from nemofit.catalog.quality import GRADES, bound_of
 from nemofit.engines.llama_cpp.config import RunConfig
 from nemofit.errors import UsageError
+from nemofit.machine.budgets import Reserve
 
 PREFERENCES = ("balanced", "quality", "speed", "context")
 QUALITIES = tuple(word for _, word in GRADES[:-1])
@@ -37,7 +38,8 @@ class Goal:
         imatrix: Files made with an importance matrix or without; None: as the model's known
             repositories make them.
         knobs: Fields of :class:`RunConfig` that the person fixed; they are never overruled.
-        reserve_bytes: Memory to leave free on every GPU; None: the machine's default.
+        reserve_bytes: Memory to leave free on every GPU, or by its number in the machine, with
+            None for all others; None: the machine's default.
         assume_idle: Plan with the memory of an idle machine.
     """
 
@@ -50,7 +52,7 @@ class Goal:
     quant: str | None = None
     imatrix: bool | None = None
     knobs: Mapping[str, Any] = field(default_factory=dict)
-    reserve_bytes: int | None = None
+    reserve_bytes: Reserve = None
     assume_idle: bool = False
 
     def __post_init__(self) -> None:

@@ -9,7 +9,7 @@ from nemofit.engines.base import DeviceMemory, Memory
 from nemofit.engines.llama_cpp.config import RunConfig
 from nemofit.engines.llama_cpp.launch import Weights, server_command
 from nemofit.errors import UsageError
-from nemofit.machine.budgets import Budgets, budgets
+from nemofit.machine.budgets import Budgets, Reserve, budgets, reserves_of
 from nemofit.machine.records import Machine
 from nemofit.speed import Speed
 from nemofit.units import gib
@@ -69,19 +69,20 @@ class Room:
         )
 
 
-def room_of(machine: Machine, reserve_bytes: int | None, assume_idle: bool) -> Room:
+def room_of(machine: Machine, reserve_bytes: Reserve, assume_idle: bool) -> Room:
     """Find what a machine offers; a card whose memory could not be read is left out.
 
     Raises:
         UsageError: The reserve makes no sense.
     """
-    readable = replace(
-        machine,
-        gpus=tuple(
-            gpu for gpu in machine.gpus if gpu.free_bytes is not None or gpu.total_bytes is not None
-        ),
-    )
-    return Room(machine=readable, budgets=budgets(readable, reserve_bytes, assume_idle))
+    each = reserves_of(machine.gpus, reserve_bytes)
+    known = [
+        i
+        for i, gpu in enumerate(machine.gpus)
+        if gpu.free_bytes is not None or gpu.total_bytes is not None
+    ]
+    readable = replace(machine, gpus=tuple(machine.gpus[i] for i in known))
+    return Room(machine=readable, budgets=budgets(readable, [each[i] for i in known], assume_idle))
 
 
 def room_for(machine: Machine, goal: Goal) -> Room:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from nemofit.catalog.model import ModelSpec
 from nemofit.errors import DoesNotFitError, HardwareError
 from nemofit.machine.records import Machine
 from nemofit.planner.goal import Goal
@@ -43,7 +44,12 @@ def answer(options: Options) -> Answer:
     plan, nearest, refused = _plan(model, machine, goal)
     if not plan.fits:
         _demand_readable(machine)
-    items = (*_about(machine), *_memory(plan, room), _disk(options, machine, plan, engine))
+    items = (
+        *_about(machine),
+        *_held(model, machine, goal, None if refused else plan),
+        *_memory(plan, room),
+        _disk(options, machine, plan, engine),
+    )
     fits = plan.fits and refused is None and all(item.status != "short" for item in items)
     words = plan.words if fits else refused or _no(plan, items)
     report = CheckReport(
@@ -59,13 +65,11 @@ def answer(options: Options) -> Answer:
     return Answer(report, lambda: _view(report), 0 if fits else _NO)
 
 
-def _plan(model: object, machine: Machine, goal: Goal) -> tuple[Plan, str | None, str | None]:
+def _plan(model: ModelSpec, machine: Machine, goal: Goal) -> tuple[Plan, str | None, str | None]:
     """The best plan, or one that does not fit; what would fit; why a plan that fits will not do."""
-    from nemofit.catalog.model import ModelSpec
     from nemofit.planner.ranking import rank
     from nemofit.planner.single import single
 
-    assert isinstance(model, ModelSpec)
     try:
         return rank(model, machine, goal, count=1).plans[0], None, None
     except DoesNotFitError as error:
@@ -130,6 +134,24 @@ def _about(machine: Machine) -> Iterator[CheckItem]:
     for i, gpu in enumerate(machine.gpus):
         if gpu.error:
             yield CheckItem(item=f"GPU {i}", have=gpu.name, status="unknown", note=gpu.error)
+
+
+def _held(model: ModelSpec, machine: Machine, goal: Goal, plan: Plan | None) -> Iterator[CheckItem]:
+    """Programs that hold GPU memory, and what would fit without them."""
+    from nemofit.machine.holders import holding
+
+    held = holding(machine)
+    if not held:
+        return
+    from nemofit.planner.closing import closing
+
+    found = closing(model, machine, goal, plan)
+    yield CheckItem(
+        item="GPU memory in use",
+        have=", ".join(h.words for h in held[:3]),
+        status="ok",
+        note=found.words if found else None,
+    )
 
 
 def _memory(plan: Plan, room: Room) -> Iterator[CheckItem]:
