@@ -82,6 +82,9 @@ class Connections:
             deadline = _Deadline(connection, self.limits, expected)
             try:
                 response = self._send(connection, url, headers)
+                if deadline.is_over:
+                    response.close()
+                    raise TimeoutError
             except (OSError, http.client.HTTPException, ValueError) as error:
                 deadline.cancel()
                 connection.close()

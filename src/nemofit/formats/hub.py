@@ -9,13 +9,14 @@ person's token, mirror and proxy; see https://huggingface.co/docs/huggingface_hu
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from nemofit import __version__
 from nemofit.catalog.model import Companion, ModelSpec, Origin
 from nemofit.errors import DataError, HardwareError, NemofitError, UnknownNameError
 from nemofit.probe.site import Waiting
@@ -249,12 +250,14 @@ class _Remote:
             )
         try:
             import huggingface_hub as hub
+            from huggingface_hub import constants, utils
         except ImportError as error:
             raise HardwareError(
                 f"hf:{name} is not in the cache, and huggingface_hub is not installed",
                 "pip install 'nemofit[hub]'",
             ) from error
-        self._hub = hub
+        self._hub, self._constants = hub, constants
+        self._utils: Any = utils
         try:
             info = Waiting(self._info).result(_LISTING_S)
         except Exception as error:
@@ -265,17 +268,22 @@ class _Remote:
 
     def file(self, connections: Connections, path: str, first: int) -> RemoteFile:
         """One file, asked for with the person's token."""
-        utils: Any = self._hub.utils
         url = self._hub.hf_hub_url(
             self.name, path, revision=self._revision, endpoint=self._endpoint
         )
-        headers = utils.build_hf_headers(library_name="nemofit")
+        with _no_telemetry(self._constants):
+            headers = self._utils.build_hf_headers(
+                library_name="nemofit", library_version=__version__
+            )
         name = f"hf:{self.name}:{shown(path)}"
         return RemoteFile(connections, url, headers, first, name, self._refusal)
 
     def _info(self) -> Any:
-        api = self._hub.HfApi(endpoint=self._endpoint, library_name="nemofit")
-        return api.model_info(self.name, files_metadata=True, timeout=_TIMEOUT_S)
+        api = self._hub.HfApi(
+            endpoint=self._endpoint, library_name="nemofit", library_version=__version__
+        )
+        with _no_telemetry(self._constants):
+            return api.model_info(self.name, files_metadata=True, timeout=_TIMEOUT_S)
 
     def _failure(self, error: Exception) -> NemofitError:
         """What went wrong with the listing, in one line."""
@@ -342,6 +350,20 @@ class _Remote:
             [f"hf:{repo}" for repo in near],
             hint="check the name; where it is private or gated: hf auth login",
         )
+
+
+@contextmanager
+def _no_telemetry(constants: Any) -> Iterator[None]:
+    """Keep the client from telling, and from asking another address, what program runs it.
+
+    Source: huggingface_hub, ``utils/_headers.py``, ``utils/_detect_agent.py``.
+    """
+    before = constants.HF_HUB_DISABLE_TELEMETRY
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_TELEMETRY = before
 
 
 def _size(path: Path) -> int | None:

@@ -203,7 +203,8 @@ def check(url: str) -> SplitResult:
         host = (parts.hostname or "").encode("idna")
     except (ValueError, UnicodeError):
         parts, port_is_sound, host = SplitResult("", "", "", "", ""), False, b""
-    if parts.scheme.lower() not in ("http", "https") or not host or not port_is_sound:
+    is_sound = port_is_sound and bool(host) and all(32 < byte < 127 for byte in host)
+    if parts.scheme.lower() not in ("http", "https") or not is_sound:
         raise DataError(
             f"{ascii(url)[:200]} is no http or https address",
             "write for example https://example.org/model.gguf",
