@@ -6,9 +6,18 @@ Engines that load such checkpoints count what is there instead of assuming a for
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
+
+NEXT_TOKENS = "next-token layers"
+COPY = "a second copy of the embedding"
+SCALES = "scales of a quantized cache"
+NOT_LOADED = frozenset({NEXT_TOKENS, COPY, SCALES})
+"""What is stored and takes no memory when a model just answers."""
+
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+"""Dtypes of weights that are not quantized."""
 
 
 class StoredTensor(NamedTuple):
@@ -64,6 +73,8 @@ class Checkpoint:
         dtype: Of what is not quantized, as the configuration says (``bfloat16``), None where not.
         quantization: None for weights as they were trained.
         tied: The embedding also serves as the output matrix, whether or not both are stored.
+        other_bytes: Bytes of what is outside the language model by the first word of the tensors'
+            names, and of :data:`NOT_LOADED`.
     """
 
     tensors: tuple[StoredTensor, ...]
@@ -73,6 +84,7 @@ class Checkpoint:
     dtype: str | None
     quantization: Quantization | None
     tied: bool
+    other_bytes: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def total_bytes(self) -> int:
@@ -87,15 +99,10 @@ class Checkpoint:
             out[t.dtype] = out.get(t.dtype, 0) + t.bytes
         return dict(sorted(out.items(), key=lambda item: -item[1]))
 
-    @cached_property
-    def other_bytes(self) -> Mapping[str, int]:
-        """Bytes of what is outside the language model, by the first word of the tensors' names."""
-        out: dict[str, int] = {}
-        for t in self.tensors:
-            if not t.parts:
-                word = t.name.removeprefix("model.").split(".", 1)[0]
-                out[word] = out.get(word, 0) + t.bytes
-        return out
+    @property
+    def tower_bytes(self) -> int:
+        """Bytes that engines load beside the language model: vision and sound."""
+        return sum(n for what, n in self.other_bytes.items() if what not in NOT_LOADED)
 
     @cached_property
     def parts(self) -> Mapping[str, tuple[StoredTensor, ...]]:

@@ -89,3 +89,94 @@ def llama(dtype: str = "BF16", layers: int = 2) -> dict[str, tuple[str, tuple[in
         }
     out |= {"model.norm.weight": (64,), "lm_head.weight": (128, 64)}
     return {name: (dtype, shape) for name, shape in out.items()}
+
+
+WIDE: dict[str, Any] = LLAMA | {
+    "hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "head_dim": 64,
+    "num_key_value_heads": 2, "vocab_size": 1024,
+}  # fmt: skip
+"""A llama whose matrices divide into groups of 128."""
+
+GROUP = 128
+
+
+def wide() -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Its tensors in 16 bits."""
+    sides = {64: 256, 32: 128, 96: 512, 128: 1024}
+    return {name: (d, tuple(sides[n] for n in shape)) for name, (d, shape) in llama().items()}
+
+
+def quantized(method: str) -> tuple[dict[str, Any], Shapes]:
+    """Its configuration and tensors as the quantizer of that name stores them.
+
+    Layouts: casper-hansen/AutoAWQ ``awq/modules/linear/gemm.py``; ModelCloud/GPTQModel
+    ``gptqmodel/nn_modules/qlinear``; vllm-project/compressed-tensors ``compressors``; deepseek-ai/
+    DeepSeek-V3 ``inference/model.py``; NVIDIA/Model-Optimizer ``modelopt/torch/export``;
+    bitsandbytes ``functional.py`` (QuantState.as_dict).
+    """
+    out: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for name, (dtype, shape) in wide().items():
+        if "_proj" not in name:
+            out[name] = (dtype, shape)
+            continue
+        stem, (rows, width) = name.removesuffix(".weight"), shape
+        out |= {f"{stem}.{leaf}": value for leaf, value in _LAYOUTS[method](rows, width).items()}
+    return WIDE | {"quantization_config": _CONFIGS[method]}, out
+
+
+_LAYOUTS: dict[str, Any] = {
+    "awq": lambda o, i: {
+        "qweight": ("I32", (i, o // 8)), "qzeros": ("I32", (i // GROUP, o // 8)),
+        "scales": ("F16", (i // GROUP, o)),
+    },
+    "gptq": lambda o, i: {
+        "qweight": ("I32", (i // 8, o)), "qzeros": ("I32", (i // GROUP, o // 8)),
+        "scales": ("F16", (i // GROUP, o)), "g_idx": ("I32", (i,)),
+    },
+    "fp8": lambda o, i: {
+        "weight": ("F8_E4M3", (o, i)), "weight_scale": ("F32", (o, 1)),
+    },
+    "fp8-blocks": lambda o, i: {
+        "weight": ("F8_E4M3", (o, i)), "weight_scale_inv": ("F32", (o // 128, i // 128)),
+    },
+    "w4a16": lambda o, i: {
+        "weight_packed": ("I32", (o, i // 8)), "weight_scale": ("BF16", (o, i // GROUP)),
+        "weight_shape": ("I64", (2,)),
+    },
+    "nvfp4": lambda o, i: {
+        "weight": ("U8", (o, i // 2)), "weight_scale": ("F8_E4M3", (o, i // 16)),
+        "weight_scale_2": ("F32", ()), "input_scale": ("F32", ()),
+    },
+    "bnb": lambda o, i: {
+        "weight": ("U8", (o * i // 2, 1)), "weight.absmax": ("U8", (o * i // 64,)),
+        "weight.quant_map": ("F32", (16,)), "weight.nested_absmax": ("F32", (o * i // 64 // 256,)),
+        "weight.nested_quant_map": ("F32", (256,)),
+        "weight.quant_state.bitsandbytes__nf4": ("U8", (100,)),
+    },
+}  # fmt: skip
+_CONFIGS: dict[str, dict[str, Any]] = {
+    "awq": {"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True},
+    "gptq": {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False},
+    "fp8": {
+        "quant_method": "compressed-tensors", "format": "float-quantized",
+        "config_groups": {"group_0": {
+            "targets": ["Linear"],
+            "weights": {"num_bits": 8, "type": "float", "strategy": "channel"},
+            "input_activations": {"num_bits": 8, "type": "float", "dynamic": True},
+        }},
+    },
+    "fp8-blocks": {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128]},
+    "w4a16": {
+        "quant_method": "compressed-tensors", "format": "pack-quantized",
+        "config_groups": {"group_0": {
+            "targets": ["Linear"], "input_activations": None,
+            "weights": {"num_bits": 4, "type": "int", "group_size": 128, "strategy": "group"},
+        }},
+    },
+    "nvfp4": {"quant_method": "modelopt", "quant_algo": "NVFP4", "group_size": 16},
+    "bnb": {
+        "quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4",
+        "bnb_4bit_use_double_quant": True,
+    },
+}  # fmt: skip
+METHODS = tuple(_LAYOUTS)

@@ -21,7 +21,7 @@ from nemofit.units import MIB
 
 from .config import TransformersConfig
 from .parameters import decoder_layers, parameters
-from .placement import CPU, DISK, Device, Placement, linear_bytes, place, rotary_bytes
+from .placement import CPU, DISK, TOWER, Device, Placement, linear_bytes, place, rotary_bytes
 
 # A CUDA context and what the allocator does not give back: the largest context that is published
 # for a card is 712 MiB (RTX PRO 6000, ggml-org/llama.cpp logs); assumed for every card.
@@ -100,7 +100,7 @@ def estimate_memory(
             compute_bytes=step if main == CPU else 0,
         ),
         basis="assumed",
-        notes=_notes(config, placement),
+        notes=_notes(model, config, placement),
         placement=placement,
         disk_bytes=weights.get(DISK, 0),
     )
@@ -163,10 +163,12 @@ def _weights(
     for p in parameters(model):
         if p.block is None:
             name = _module(p.name, outside)
-            add(name, p.elements * config.element_bytes)
+            add(name, linear_bytes(p, config))
     for name in outside:
         if name.endswith("rotary_emb"):
             add(name, rotary_bytes(model))
+        elif name.endswith(TOWER) and model.checkpoint is not None:
+            add(name, model.checkpoint.tower_bytes)
     return out
 
 
@@ -223,13 +225,16 @@ def _layer_width(model: ModelSpec, il: int) -> int:
     return max(3 * model.per_layer("feed_forward_length")[il], routed, 3 * heads * head)
 
 
-def _notes(config: TransformersConfig, placement: Placement) -> tuple[str, ...]:
+def _notes(model: ModelSpec, config: TransformersConfig, placement: Placement) -> tuple[str, ...]:
     notes = ["what a prompt takes beside weights and cache is a bound"]
     if placement.offloaded:
         notes.append(
             f"{len(placement.offloaded)} modules lie on the host or disk and are brought to the"
             " GPU at every step"
         )
+    stored = model.checkpoint.quantization if model.checkpoint is not None else None
+    if stored is not None and stored.method == "mxfp4":
+        notes.append("without the package kernels the experts are unpacked to 16 bits: four times")
     if config.quantization != "none":
         notes.append("the 16-bit checkpoint is downloaded and quantized while it loads")
     return tuple(notes)

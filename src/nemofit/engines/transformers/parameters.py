@@ -12,8 +12,10 @@ Sources: the parallel layers of vllm-project/vllm 0.33.0 (``vllm/model_executor/
 from __future__ import annotations
 
 import re
+from math import prod
 from typing import Literal, NamedTuple
 
+from nemofit.catalog.checkpoint import FLOATS, Checkpoint, StoredTensor
 from nemofit.catalog.model import ModelSpec
 
 Kind = Literal["vocabulary", "linear", "router", "experts", "vector"]
@@ -89,6 +91,18 @@ _LATENT_HALVES = ("attn_k_b", "attn_v_b")
 _FLOAT32_ROUTERS = frozenset({"minimax-m2", "nemotron_h_moe", "glm4moe"})
 
 
+class StoredPart(NamedTuple):
+    """One stored tensor of a quantized parameter.
+
+    Attributes:
+        bytes: Its size.
+        along: Sides of the matrix that it follows: ``both``, ``inputs``, ``outputs`` or ``none``.
+    """
+
+    bytes: int
+    along: Literal["both", "inputs", "outputs", "none"]
+
+
 class Parameter(NamedTuple):
     """One parameter of the checkpoint.
 
@@ -101,6 +115,8 @@ class Parameter(NamedTuple):
         query_outputs: For ``qkv`` the part of the outputs that are queries.
         element_bytes: Bytes of one element before any quantization: 2, or 4 for what every
             checkpoint keeps in float32.
+        stored: What a quantized checkpoint keeps for it, scales and all; empty where it is not
+            quantized, or where there is no checkpoint yet.
     """
 
     name: str
@@ -112,6 +128,11 @@ class Parameter(NamedTuple):
     experts: int = 1
     query_outputs: int = 0
     element_bytes: int = 2
+    stored: tuple[StoredPart, ...] = ()
+
+    @property
+    def stored_bytes(self) -> int:
+        return sum(part.bytes for part in self.stored)
 
     @property
     def elements(self) -> int:
@@ -132,7 +153,7 @@ def parameters(model: ModelSpec) -> tuple[Parameter, ...]:
     """Every parameter that the engines load, in the checkpoint's order: embedding, layers, rest.
 
     Rotary frequency factors are a GGUF matter and next-token layers stay unused: both are left
-    out.
+    out, and so is the second copy of a tied embedding.
     """
     found: tuple[Parameter, ...] | None = model.memo.get("hf_parameters")
     if found is None:
@@ -144,16 +165,22 @@ def parameters(model: ModelSpec) -> tuple[Parameter, ...]:
             block = int(m.group(1)) if m else None
             if tensor.name.startswith("rope_") or (block is not None and block >= last):
                 continue
+            if tensor.name == "output.weight" and tied(model):
+                continue
             name = m.group(2) if m else tensor.name
             if name == "attn_qkv.weight" and str(block) in mixers:
                 name = "ssm_in.weight"  # of a linear-attention layer: nothing in it is a KV head
             out.append(_parameter(model, name, tensor.name, block, tensor.shape))
+        if model.checkpoint is not None:
+            out = [p._replace(stored=_stored(model, model.checkpoint, p)) for p in out]
         found = model.memo["hf_parameters"] = tuple(out)
     return found
 
 
 def tied(model: ModelSpec) -> bool:
     """Whether the embedding also serves as the output matrix."""
+    if model.checkpoint is not None:
+        return model.checkpoint.tied
     return not any(t.name == "output.weight" for t in model.tensors)
 
 
@@ -180,6 +207,37 @@ def unknown_parts(model: ModelSpec) -> tuple[str, ...]:
         and _stem(p.name) not in ROLES
     }  # fmt: skip
     return tuple(sorted(names))
+
+
+def _stored(model: ModelSpec, checkpoint: Checkpoint, p: Parameter) -> tuple[StoredPart, ...]:
+    """What a quantized checkpoint keeps for a parameter; its share of what several are."""
+    tensors = checkpoint.parts.get(p.name, ())
+    if all(t.dtype in FLOATS for t in tensors):
+        return ()
+    elements: dict[str, int] | None = model.memo.get("elements")
+    if elements is None:
+        elements = model.memo["elements"] = {t.name: t.elements for t in model.tensors}
+    out = []
+    for t in tensors:
+        whole = sum(elements[part] for part in t.parts)
+        out.append(StoredPart(t.bytes * p.elements // whole, _along(t)))
+    return tuple(out)
+
+
+_ALONG_NONE = ("_shape", "quant_map", "bitsandbytes__nf4", "bitsandbytes__fp4", "weight_format")
+_ALONG_BOTH = ("weight", "qweight", "weight_packed", "absmax", "nested_absmax")
+
+
+def _along(t: StoredTensor) -> Literal["both", "inputs", "outputs", "none"]:
+    """The sides of its matrix that a stored tensor follows, by the quantizers' conventions."""
+    leaf = t.name.rpartition(".")[2]
+    if prod(t.shape) <= 1 or leaf.endswith(_ALONG_NONE):
+        return "none"
+    if leaf.endswith("g_idx"):
+        return "inputs"
+    if leaf in _ALONG_BOTH or (len(t.shape) > 1 and t.shape[-1] > 1):
+        return "both"
+    return "outputs"
 
 
 _LONGEST_SIDE_OF_A_VECTOR = 256  # norms per head are as long as a head

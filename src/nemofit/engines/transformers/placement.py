@@ -57,6 +57,10 @@ _NAMES = {
 }
 
 
+TOWER = "towers"
+"""Name of the module that stands for everything beside the language model."""
+
+
 @dataclass(frozen=True, slots=True)
 class Module:
     """A module that is placed whole, or a container of such.
@@ -108,7 +112,7 @@ def module_tree(model: ModelSpec, config: TransformersConfig) -> tuple[Module, .
         if p.block is not None:
             layers[p.block] += _counted(p, config)
         else:
-            outside[_part(p.name)] += p.elements * config.element_bytes
+            outside[_part(p.name)] += linear_bytes(p, config)
     embedding, norm = _NAMES.get(model.architecture, ("embed_tokens", "norm"))
     body = [
         Module(f"model.{embedding}", int(outside["embed"])),
@@ -121,6 +125,8 @@ def module_tree(model: ModelSpec, config: TransformersConfig) -> tuple[Module, .
     ]
     if rotary_tables(model):
         body.append(Module("model.rotary_emb", rotary_bytes(model)))
+    if model.checkpoint is not None and model.checkpoint.tower_bytes:
+        body.insert(0, Module(f"model.{TOWER}", model.checkpoint.tower_bytes))
     whole = Module("model", sum(m.bytes for m in body), tuple(body))
     return whole, Module("lm_head", int(outside["head"]))
 
@@ -143,6 +149,12 @@ def place(
         UsageError: A 4- or 8-bit model would lie partly on the host, which is refused; or parts
             of it fit nowhere and there is no folder to offload to.
     """
+    stored = model.checkpoint.quantization if model.checkpoint is not None else None
+    if stored is not None and config.quantization != "none":
+        raise UsageError(
+            f"{model.id} is stored as {stored}, which cannot be quantized again",
+            "leave the quantization out, or use the 16-bit checkpoint",
+        )
     tree = module_tree(model, config)
     limits = memory_limits(tree, config, free, host_free)
     placement = _infer(tree, limits, tied(model))
@@ -189,7 +201,9 @@ def memory_limits(
 
 
 def linear_bytes(p: Parameter, config: TransformersConfig) -> int:
-    """What one parameter takes in memory, bitsandbytes' scales included."""
+    """What one parameter takes in memory, scales included."""
+    if p.stored:
+        return p.stored_bytes
     if p.kind != _LINEAR or config.quantization == "none":
         return p.elements * config.element_bytes
     if config.quantization == "bnb-8bit":
@@ -208,6 +222,8 @@ def rotary_bytes(model: ModelSpec) -> int:
 
 
 def _counted(p: Parameter, config: TransformersConfig) -> float:
+    if p.stored:
+        return p.stored_bytes
     if p.kind == _LINEAR and config.quantization in _COUNTED:
         return p.elements * _COUNTED[config.quantization]
     return p.elements * config.element_bytes

@@ -6,12 +6,13 @@ The figures are the section ``checkpoint_formats`` of ``data/quants.yaml``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Literal
 
 from nemofit.catalog import store
 from nemofit.catalog.ggml import section
+from nemofit.catalog.model import ModelSpec
 from nemofit.errors import UsageError
 
 _ROW_SCALE = 4  # one float32 for each row where a format has no groups
@@ -49,6 +50,7 @@ class Format:
         weight_only: Capability from which it runs with 16-bit arithmetic.
         experts_only: Only routed experts are quantized where a model has any.
         padding: Multiples of an expert's width on one rank and of the hidden size, None: none.
+        stored: What a checkpoint keeps is counted, tensor by tensor, instead of these figures.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Format:
     weight_only: float | None = None
     experts_only: bool = False
     padding: tuple[int, int] | None = None
+    stored: bool = False
 
     @property
     def quantized(self) -> bool:
@@ -113,6 +116,26 @@ def find_format(name: str | Format) -> Format:
         weight_only=found.weight_only,
         experts_only=True,
         padding=_PADDING.get(asked),
+    )
+
+
+def own_format(model: ModelSpec) -> Format:
+    """The format of a model's own checkpoint, which counts the stored tensors themselves.
+
+    Raises:
+        UsageError: The model has no checkpoint.
+    """
+    checkpoint = model.checkpoint
+    if checkpoint is None:
+        raise UsageError(
+            f"{model.id} is not a checkpoint", "name a format, or a directory of safetensors files"
+        )
+    q = checkpoint.quantization
+    if q is None or q.format is not None:
+        return replace(find_format(checkpoint.format), stored=True)
+    base = formats()["compressed-tensors-w8a16" if q.bits == 8 else "compressed-tensors-w4a16"]
+    return replace(
+        base, name=str(q), weight_bits=q.bits or 4, group=q.group or 0, group_bits=0.0, stored=True
     )
 
 

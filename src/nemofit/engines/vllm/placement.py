@@ -23,6 +23,7 @@ from nemofit.engines.transformers.parameters import (
     unknown_parts,
 )
 from nemofit.errors import UsageError
+from nemofit.units import gib
 
 from .config import VllmConfig
 from .formats import Format, find_format
@@ -130,6 +131,8 @@ def is_quantized(fmt: Format, p: Parameter, sparse: bool) -> bool:
         p: The parameter.
         sparse: The model has routed experts.
     """
+    if fmt.stored:
+        return bool(p.stored)
     if not fmt.quantized:
         return False
     if fmt.experts_only and (sparse or fmt.name == "mxfp4"):
@@ -154,12 +157,14 @@ def stage_weights(
     stage_of = {il: i for i, (first, end) in enumerate(stages) for il in range(first, end)}
     for p in parameters(model):
         if p.block is None:
-            size = _bytes(p, tp, model, quantized=None)
+            size = _bytes(p, tp, model, fmt if fmt.stored and p.stored else None)
             for stage in _stages_outside_layers(model, p.name, len(stages)):
                 totals[stage] += size
         else:
             quantized = fmt if is_quantized(fmt, p, sparse) else None
             totals[stage_of[p.block]] += _bytes(p, tp, model, quantized)
+    if fmt.stored and model.checkpoint is not None:  # towers: whole on every rank of the first
+        totals[0] += model.checkpoint.tower_bytes
     rotary = _rotary_bytes(model)
     return tuple(
         StageWeights(layers=stages[i], weights_bytes=n, rotary_bytes=rotary)
@@ -169,10 +174,17 @@ def stage_weights(
 
 def assumptions(model: ModelSpec) -> tuple[str, ...]:
     """One line for every part of the weights that no rule covers."""
-    parts = unknown_parts(model)
-    if not parts:
-        return ()
-    return (f"how vLLM divides {', '.join(parts)} is not known: counted whole on every rank",)
+    lines = []
+    if parts := unknown_parts(model):
+        lines.append(
+            f"how vLLM divides {', '.join(parts)} is not known: counted whole on every rank"
+        )
+    if model.checkpoint is not None and model.checkpoint.tower_bytes:
+        lines.append(
+            f"{gib(model.checkpoint.tower_bytes)} beside the language model (vision or sound)"
+            " are counted whole on every rank of the first stage"
+        )
+    return tuple(lines)
 
 
 def _bytes(p: Parameter, tp: int, model: ModelSpec, quantized: Format | None) -> int:
@@ -190,6 +202,8 @@ def _bytes(p: Parameter, tp: int, model: ModelSpec, quantized: Format | None) ->
     elif p.split == "qkv":
         rest = p.outputs - p.query_outputs
         outputs = -(-p.query_outputs // tp) + _kv_outputs(rest, tp, _kv_heads(model, p.block))
+    if quantized is not None and quantized.stored and quantized.padding is None:
+        return _stored_bytes(p, inputs, outputs)
     if quantized is not None:
         if quantized.padding is not None and p.kind == "experts":
             wide, hidden = quantized.padding
@@ -202,6 +216,24 @@ def _bytes(p: Parameter, tp: int, model: ModelSpec, quantized: Format | None) ->
                 group //= 2
         return quantized.matrix_bytes(inputs, outputs, group) * p.experts
     return inputs * outputs * p.experts * p.element_bytes
+
+
+def _stored_bytes(p: Parameter, inputs: int, outputs: int) -> int:
+    """The rank's part of what a checkpoint keeps for a parameter.
+
+    Scales of a whole matrix stay whole, and so do those along the side that is not divided.
+    """
+    shares = {
+        "none": (1, 1),
+        "inputs": (inputs, p.inputs),
+        "outputs": (outputs, p.outputs),
+        "both": (inputs * outputs, p.inputs * p.outputs),
+    }
+    size = 0
+    for part in p.stored:
+        own, of = shares[part.along]
+        size += -(-part.bytes * own // of)
+    return size
 
 
 def _kv_outputs(outputs: int, tp: int, heads: int) -> int:

@@ -10,12 +10,19 @@ held against it: a model is sized for llama.cpp only if both agree.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from math import prod
 from pathlib import Path
 
-from nemofit.catalog.checkpoint import Checkpoint, StoredTensor
+from nemofit.catalog.checkpoint import (
+    COPY,
+    FLOATS,
+    NEXT_TOKENS,
+    SCALES,
+    Checkpoint,
+    StoredTensor,
+)
 from nemofit.catalog.model import ModelSpec, Tensor
 from nemofit.catalog.shapes import tensors_of
 from nemofit.errors import DataError
@@ -33,7 +40,6 @@ from .quantization import MODELOPT, quantization
 
 _MAX_ALL = 1 << 20  # tensors of all files together
 _MAX_APPENDED = 8
-_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 # What quantizers call the packed matrix itself; everything else beside it is a scale of some kind.
 _MATRICES = ("weight", "qweight", "weight_packed")
 _STACKED = ("_proj", "_proj_blocks")
@@ -132,20 +138,24 @@ def _model(folder: Folder, c: Config, family: Family, stored: Checkpoint, id: st
     _flags(m, c, places, blocks, stored)
     tensors = tensors_of(family.architecture, m)
     table = NameMap(family.architecture, tensors)
-    named = []
-    unknown = []
+    named: list[StoredTensor] = []
+    unknown: list[str] = []
+    others: dict[str, int] = {}
     for t, place in zip(stored.tensors, places, strict=True):
-        parts: tuple[str, ...] = ()
-        if place is not None and (place.layer is None or place.layer < blocks + appended):
-            parts = table.parts(place)
-            if not parts and place.layer is not None and not is_cache_scale(t.name):
-                unknown.append(t.name)
+        kept = place is not None and (place.layer is None or place.layer < blocks + appended)
+        parts = table.parts(place) if kept and place is not None else ()
         named.append(t._replace(parts=parts))
+        if parts:
+            continue
+        if place is not None and place.layer is not None and kept and not is_cache_scale(t.name):
+            unknown.append(t.name)
+        what = _outside(t.name, place)
+        others[what] = others.get(what, 0) + t.bytes
     if unknown:
         more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
         _disagree(folder, c, stored, f"{shown(unknown[0])}{more} is no part of that family")
     tied = stored.tied or all("output.weight" not in t.parts for t in named)
-    stored = replace(stored, tensors=tuple(named), tied=tied)
+    stored = replace(stored, tensors=tuple(named), tied=tied, other_bytes=others)
     _compare(folder, c, stored, tensors)
     return ModelSpec(
         id=id,
@@ -156,6 +166,15 @@ def _model(folder: Folder, c: Config, family: Family, stored: Checkpoint, id: st
         checkpoint=stored,
         notes=_notes(stored),
     )
+
+
+def _outside(name: str, place: Place | None) -> str:
+    """What a tensor that is no part of the language model is."""
+    if place is not None and place.layer is not None:
+        return SCALES if is_cache_scale(name) else NEXT_TOKENS
+    if "lm_head" in name:
+        return COPY
+    return name.removeprefix("model.").split(".", 1)[0][:40]
 
 
 def _append(m: Metadata, places: Iterable[Place | None], blocks: int) -> int:
@@ -270,7 +289,7 @@ _COMPANIONS = frozenset(
 
 def _elements(t: StoredTensor, stored: Checkpoint) -> int | None:
     """Weights in a stored matrix, None where the packing is not known."""
-    if t.dtype in _FLOATS or t.dtype.startswith("F8_") or t.dtype == "I8":
+    if t.dtype in FLOATS or t.dtype.startswith("F8_") or t.dtype == "I8":
         return prod(t.shape)
     q = stored.quantization
     if t.dtype in ("U8", "I32", "I64", "F4") and q is not None and q.bits:
@@ -295,7 +314,7 @@ def _notes(stored: Checkpoint) -> tuple[str, ...]:
     notes = []
     if stored.quantization is not None:
         notes.append(f"stored as {stored.quantization}")
-    others: Mapping[str, int] = stored.other_bytes
+    others = stored.other_bytes
     if others:
         listed = ", ".join(f"{word} {gb(n)}" for word, n in list(others.items())[:4])
         notes.append(f"beside the language model the files hold: {listed}")
