@@ -1,7 +1,10 @@
 """Cards by name, and how much of a card an engine can have."""
 
+from pathlib import Path
+
 import pytest
 
+from nemofit.catalog import store
 from nemofit.catalog.cards import (
     all_cards,
     find_card,
@@ -162,3 +165,28 @@ def test_unified_parts_offer_a_share_of_the_installed_memory(
     assert card.total_bytes is None
     offered = unified_bytes(card, installed_gib * GIB)
     assert 0.85 * printed_mib * MIB <= offered <= (printed_mib + 1) * MIB
+
+
+def test_boards_of_one_name_and_size_are_settled_by_their_bus(tmp_path: Path) -> None:
+    """Two boards that differ in the width of the memory bus alone."""
+    entry = """
+  {0}:
+    name: NVIDIA GeForce Twin
+    vendor: nvidia
+    kind: discrete
+    memory_gb: 8
+    bandwidth_gb_s: {1}
+    source: ["test"]
+"""
+    text = "gpus:" + entry.format("twin-wide", 224.0) + entry.format("twin-narrow", 112.0)
+    (tmp_path / "gpus.yaml").write_text(text)
+    store.use_personal_catalog(tmp_path)
+    try:
+        assert find_card("GeForce Twin", bandwidth_gb_s=112.1).id == "twin-narrow"
+        assert find_card("GeForce Twin", 8 * GIB, bandwidth_gb_s=224.0).id == "twin-wide"
+        for unhelpful in (None, 500.0):
+            with pytest.raises(UnknownNameError) as e:
+                find_card("GeForce Twin", bandwidth_gb_s=unhelpful)
+            assert e.value.ambiguous
+    finally:
+        store.use_personal_catalog(None)

@@ -51,6 +51,7 @@ def rtx_4090(n: int = 0, **more: object) -> Lines:
         "display": 0,
         "pcie_gen": 4,
         "pcie_lanes": 16,
+        "pcie_gen_now": 4,
         "pcie_lanes_now": 16,
         "cores": 16384,
         "sm_mhz": 3105,
@@ -139,6 +140,11 @@ def gb10(**more: object) -> dict[str, object]:
         "display": 1,
         **more,
     }
+
+
+def orin(**more: object) -> dict[str, object]:
+    """A Jetson AGX Orin: its driver answers to name and capability and to hardly anything else."""
+    return {"name": "Orin (nvgpu)", "capability": "8.7", **more}
 
 
 def mixed() -> str:

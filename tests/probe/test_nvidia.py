@@ -17,6 +17,7 @@ from standin import (
     mixed,
     names,
     only,
+    orin,
     rtx_4090,
     script,
 )
@@ -71,6 +72,15 @@ def test_unified_memory(driver: Driver, root: Path, more: dict[str, object]) -> 
     assert gpu["pci_bus_id"] == "000f:01:00.0"
     assert gpu["pcie_gen"] is None
     assert gpu["error"] is None
+
+
+def test_a_jetson(driver: Driver, root: Path) -> None:
+    """Memory of its own is NOT_SUPPORTED, and so is nearly all else: one pool, the host's."""
+    gpu = only(driver.probe(script(orin()), root))
+    assert (gpu["shared"], gpu["total_bytes"]) == (True, RAM_TOTAL)
+    assert gpu["free_bytes"] == RAM_AVAILABLE
+    assert gpu["uuid"] is gpu["pci_bus_id"] is gpu["power_w"] is gpu["pcie_gen"] is None
+    assert any(n.startswith("UUID, PCI address") for n in gpu["notes"])
 
 
 def test_memory_not_supported_on_a_card_of_its_own(driver: Driver, root: Path) -> None:
@@ -247,6 +257,64 @@ def test_same_name_different_memory(driver: Driver, root: Path) -> None:
     )
     machine = driver.probe(text, root)
     assert [g["total_bytes"] for g in machine["gpus"]] == [40 * GIB, 80 * GIB]
+
+
+def test_two_boards_of_one_name_and_id(driver: Driver, root: Path) -> None:
+    """The RTX 5060 Ti of 8 and of 16 GB have one name and one PCI id; memory settles it."""
+    text = script(
+        *(
+            rtx_4090(n, name="NVIDIA GeForce RTX 5060 Ti", pci_id=0x2D0410DE, capability="12.0",
+                     total=mib * MIB, free=(mib - 900) * MIB, bus_bits=128, memory_mhz=14001)
+            for n, mib in enumerate((8151, 16311))
+        )
+    )  # fmt: skip
+    machine = driver.probe(text, root)
+    assert [g["card_id"] for g in machine["gpus"]] == [
+        "nvidia-geforce-rtx-5060-ti-8gb",
+        "nvidia-geforce-rtx-5060-ti-16gb",
+    ]
+
+
+def test_a_laptop_has_its_own_entry(driver: Driver, root: Path) -> None:
+    """The laptop's RTX 4090 is another chip with 16 GB and little more than half the bandwidth."""
+    lines = rtx_4090(
+        name="NVIDIA GeForce RTX 4090 Laptop GPU", pci_id=0x271710DE, total=16376 * MIB,
+        free=15000 * MIB, bus_bits=256, memory_mhz=9001,
+    )  # fmt: skip
+    gpu = only(driver.probe(script(lines), root))
+    assert gpu["bandwidth_gb_s"] == pytest.approx(576, rel=0.01)
+    assert gpu["card_id"] == "nvidia-geforce-rtx-4090-laptop-gpu"
+
+
+@pytest.mark.parametrize(
+    ("value", "seen"),
+    [
+        ("1", [1]),
+        ("2,0", [2, 0]),
+        ("GPU-00000002", [2]),
+        ("GPU-00000001-8d3c-7a1e-2f6b-5c9d0e1f2a3b,GPU-00000000", [1, 0]),
+        ("0,7,1", [0]),
+        ("1,1", []),
+        ("-1", []),
+        ("", []),
+        ("GPU-0000000", []),
+        ("NoDevFiles", []),
+    ],
+)
+def test_visible_devices(driver: Driver, root: Path, value: str, seen: list[int]) -> None:
+    """What a run would see, by index, UUID and its beginning; the others are hidden, not lost."""
+    text = script(rtx_4090(0), rtx_4090(1), rtx_4090(2))
+    machine = driver.probe(text, root, {"CUDA_VISIBLE_DEVICES": value})
+    assert [g["index"] for g in machine["gpus"]] == seen
+    assert len(machine["hidden_gpus"]) == 3 - len(seen)
+    assert any("CUDA_VISIBLE_DEVICES" in n for n in machine["notes"])
+
+
+def test_a_link_that_sleeps(driver: Driver, root: Path) -> None:
+    """The best generation is planned with, the present one is there and pointed out."""
+    gpu = only(driver.probe(script(rtx_4090(pcie_gen_now=1)), root))
+    assert (gpu["pcie_gen"], gpu["pcie_gen_now"], gpu["pcie_lanes_now"]) == (4, 1, 16)
+    assert any("generation 1 of 4" in n for n in gpu["notes"])
 
 
 def test_a_narrow_slot(driver: Driver, root: Path) -> None:

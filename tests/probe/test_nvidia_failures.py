@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -256,3 +257,14 @@ def test_a_binding_that_breaks() -> None:
     found = read_nvidia(Site(root=os.devnull), Host(), explode)
     assert found.gpus == ()
     assert "surprise" in found.notes[0]
+
+
+def test_the_table_of_cases_in_the_documentation() -> None:
+    """Every case names a test that there is, and there are at least thirty."""
+    here = Path(__file__).parent
+    written = "".join(p.read_text() for p in here.glob("test_nvidia*.py"))
+    page = (here.parents[1] / "docs" / "probing.md").read_text(encoding="utf-8")
+    cases = re.findall(r"^\| (\d+) \|.*\| `(test_\w+)` \|$", page, re.MULTILINE)
+    assert [int(n) for n, _ in cases] == list(range(1, len(cases) + 1))
+    assert len(cases) >= 30
+    assert not [name for _, name in cases if f"def {name}(" not in written]

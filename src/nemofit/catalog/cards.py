@@ -123,17 +123,23 @@ def all_cards() -> Mapping[str, Card]:
     return store.derived("gpus", _cards)
 
 
-def find_card(name: str, memory_bytes: int | None = None, pci_id: str | None = None) -> Card:
+def find_card(
+    name: str,
+    memory_bytes: int | None = None,
+    pci_id: str | None = None,
+    bandwidth_gb_s: float | None = None,
+) -> Card:
     """Find a card by any of its names, by its PCI id where the name says nothing.
 
     Several cards can share a name (the boards of the RTX 4060 Ti) or a PCI id (the RX 7900 family).
-    The PCI id settles it, then the memory's size; a size that no card of that name has means that
-    the card is not known, because its speed is not known either.
+    The PCI id settles it, then the memory's size, then the width of its bus; a size that no card of
+    that name has means that the card is not known, because its speed is not known either.
 
     Args:
         name: Driver's or marketing name, alias or id; case and punctuation are forgiven.
         memory_bytes: The total that a driver or engine printed, or the nominal size.
         pci_id: ``"10de:2204"`` or ``"2204"``.
+        bandwidth_gb_s: What the width of the bus and the memory's clock give.
 
     Raises:
         UnknownNameError: No card, or several, with their names.
@@ -149,6 +155,8 @@ def find_card(name: str, memory_bytes: int | None = None, pci_id: str | None = N
             asked = f"{name} with {gib(memory_bytes)}"
             raise UnknownNameError("card", asked, [_in_full(c) for c in found])
         found = fitting
+    if len(found) > 1 and bandwidth_gb_s is not None:
+        found = [c for c in found if _as_fast(c, bandwidth_gb_s)] or found
     if len(found) == 1:
         return found[0]
     if found:
@@ -257,6 +265,12 @@ def _could_have(card: Card, memory_bytes: int) -> bool:
     if card.shared or card.memory_bytes is None or card.total_bytes is None:
         return True
     return 0.98 * card.total_bytes <= memory_bytes <= 1.01 * card.memory_bytes
+
+
+def _as_fast(card: Card, bandwidth_gb_s: float) -> bool:
+    """Whether a bandwidth that was computed can be this card's; boards differ by a bus' width."""
+    known = card.bandwidth_gb_s
+    return known is not None and abs(known - bandwidth_gb_s) <= 0.03 * known
 
 
 def _in_full(card: Card) -> str:

@@ -35,6 +35,7 @@ class Gpu:
         card_id: Id in data/gpus.yaml that the figures come from, None for an unknown card.
         index, uuid, pci_bus_id, pcie_gen, pcie_lanes, power_w, display, error, notes: As read;
             the PCIe link is the best that card and slot can do, not the idle state.
+        pcie_gen_now, pcie_lanes_now: The link as it runs now; idle cards slow down.
         integrated: Built into the processor: engines use it only where there is no other card.
         reserved_bytes: Held back by driver and firmware; physical memory is total + reserved.
         pci_id: PCI vendor and device, "10de:2684".
@@ -81,6 +82,8 @@ class Gpu:
     bar1_bytes: int | None = None
     numa_node: int | None = None
     holders: tuple[Holder, ...] = ()
+    pcie_gen_now: int | None = None
+    pcie_lanes_now: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

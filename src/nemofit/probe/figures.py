@@ -39,7 +39,8 @@ def with_figures(gpu: Gpu) -> Gpu:
     name = re.sub(r"\s*\bMIG\b.*$", "", gpu.name) if gpu.mig_profile else gpu.name
     whole = not (gpu.shared or gpu.mig_profile or gpu.virtual)
     try:
-        card = find_card(name, physical(gpu) if whole else None, gpu.pci_id)
+        bandwidth = None if gpu.mig_profile else gpu.bandwidth_gb_s
+        card = find_card(name, physical(gpu) if whole else None, gpu.pci_id, bandwidth)
     except UnknownNameError:
         return _unknown(gpu)
     known = replace(

@@ -256,10 +256,25 @@ def _link(ask: Asker, handle: object, card: Gpu) -> Gpu:
         return card
     gen = ask("PCIe generation", "nvmlDeviceGetMaxPcieLinkGeneration", handle)
     lanes = ask("PCIe lanes", "nvmlDeviceGetMaxPcieLinkWidth", handle)
-    now = ask("", "nvmlDeviceGetCurrPcieLinkWidth", handle)
-    if lanes and now and now < lanes:
-        card = with_note(card, f"PCIe runs {now} of {lanes} lanes now: idle, or a narrow slot")
-    return replace(card, pcie_gen=gen or None, pcie_lanes=lanes or None)
+    gen_now = ask("", "nvmlDeviceGetCurrPcieLinkGeneration", handle)
+    lanes_now = ask("", "nvmlDeviceGetCurrPcieLinkWidth", handle)
+    if lanes and lanes_now and lanes_now < lanes:
+        card = with_note(
+            card, f"PCIe runs {lanes_now} of {lanes} lanes now: idle, or a narrow slot"
+        )
+    if gen and gen_now and gen_now < gen:
+        card = with_note(
+            card,
+            f"PCIe runs at generation {gen_now} of {gen} now: an idle card slows down; "
+            "if it stays so under load, look at riser and firmware settings",
+        )
+    return replace(
+        card,
+        pcie_gen=gen or None,
+        pcie_lanes=lanes or None,
+        pcie_gen_now=gen_now or None,
+        pcie_lanes_now=lanes_now or None,
+    )
 
 
 def _computed_figures(ask: Asker, handle: object, card: Gpu, sm_mhz: int | None) -> Gpu:

@@ -130,6 +130,7 @@ NUMBER(nvmlDeviceGetPowerManagementLimit, unsigned, "milliwatts")
 NUMBER(nvmlDeviceGetDisplayActive, unsigned, "display")
 NUMBER(nvmlDeviceGetMaxPcieLinkGeneration, unsigned, "pcie_gen")
 NUMBER(nvmlDeviceGetMaxPcieLinkWidth, unsigned, "pcie_lanes")
+NUMBER(nvmlDeviceGetCurrPcieLinkGeneration, unsigned, "pcie_gen_now")
 NUMBER(nvmlDeviceGetCurrPcieLinkWidth, unsigned, "pcie_lanes_now")
 
 typedef struct {
