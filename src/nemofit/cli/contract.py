@@ -69,7 +69,8 @@ class QualityRecord:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class ConfigRecord:
-    """llama.cpp's knobs; see ``nemofit.RunConfig``. ``tensor_split`` null: one device."""
+    """llama.cpp's knobs; see ``nemofit.RunConfig``. ``tensor_split`` null: one device;
+    ``devices`` null: all of them, else the numbers of the GPUs that are used."""
 
     context: int
     batch: int
@@ -81,6 +82,7 @@ class ConfigRecord:
     kv_unified: bool
     gpu_layers: int
     tensor_split: tuple[float, ...] | None
+    devices: tuple[int, ...] | None
     cpu_moe_layers: int
     kv_offload: bool
     op_offload: bool

@@ -8,8 +8,9 @@ bound is left that could still enter the result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from heapq import heapify, heappop, heappush
 
 from nemofit.catalog.filetypes import file_types, needs_imatrix, weights_bytes
 from nemofit.catalog.model import ModelSpec
@@ -68,10 +69,7 @@ class Search:
         def enough(best: list[Plan], bound: Candidate) -> bool:
             return len(best) >= count and score(best[count - 1], prefer) >= score(bound, prefer)
 
-        candidates = [c for c in self.candidates() if c.tokens_per_second >= least]
-        candidates.sort(key=lambda c: score(c, prefer), reverse=True)
-        found = self._work_out(candidates, enough, lambda plan: plan.tokens_per_second >= least)
-        return found[:count]
+        return self._work_out(lambda c: score(c, prefer), enough, least)[:count]
 
     def fastest(self) -> Plan | None:
         """The plan with the most tokens per second, however few; None where none fits."""
@@ -79,24 +77,36 @@ class Search:
         def enough(best: list[Plan], bound: Candidate) -> bool:
             return any(p.tokens_per_second >= bound.tokens_per_second for p in best)
 
-        candidates = sorted(self.candidates(), key=lambda c: c.tokens_per_second, reverse=True)
-        found = self._work_out(candidates, enough, lambda _: True)
+        found = self._work_out(lambda c: c.tokens_per_second, enough, 0.0)
         return max(found, key=lambda plan: plan.tokens_per_second, default=None)
 
     def _work_out(
         self,
-        candidates: Iterable[Candidate],
+        merit: Callable[[Candidate], float],
         enough: Callable[[list[Plan], Candidate], bool],
-        good: Callable[[Plan], bool],
+        least: float,
     ) -> list[Plan]:
+        """Take the most promising candidate, look closer, put it back; work out the one that is
+        still the most promising."""
         best: list[Plan] = []
-        for candidate in candidates:
+        found = enumerate(self.candidates())
+        queue = [(-merit(c), n, False, c) for n, c in found if c.tokens_per_second >= least]
+        heapify(queue)
+        while queue:
+            _, n, looked, candidate = heappop(queue)
             if enough(best, candidate):
                 break
             if covered(candidate, best):
                 continue
-            plan = self.sizer.best(candidate.quant, candidate.config, candidate.source)
-            if plan is not None and good(plan):
+            made = candidate.quant, candidate.config, candidate.source
+            if not looked:
+                speed = min(self.sizer.promise(*made), candidate.tokens_per_second)
+                if speed >= least and speed > 0:
+                    closer = replace(candidate, tokens_per_second=speed)
+                    heappush(queue, (-merit(closer), n, True, closer))
+                continue
+            plan = self.sizer.best(*made)
+            if plan is not None and plan.tokens_per_second >= least:
                 best = ranked(frontier([*best, plan]), self.goal.prefer)
         return best
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate
 
@@ -18,16 +18,14 @@ from nemofit.speed.estimate import figures_of, speed_of
 from nemofit.speed.work import Work, work_of
 
 from .bounds import Bound, bound
+from .cards import choices
 from .defaults import check_offload, config_of, notes_of, settled
 from .goal import Goal
 from .quality import Quality, expected
 from .records import Plan, Room
-from .score import score
+from .score import SAME_SPEED, score
 from .sources import Source
 from .timing import UnitWork
-
-_BELOW = 4
-"""Steps beyond an estimate that are worked out before the whole range is searched."""
 
 
 class Sizer:
@@ -54,6 +52,7 @@ class Sizer:
             self._works = like._works
             self._weight_works, self._cache_works = like._weight_works, like._cache_works
         check_offload(room, goal)
+        self._choices = choices(room, goal)
 
     def estimator(self, quant: str | None, imatrix: bool) -> Estimator:
         """The sizes of one file type."""
@@ -81,25 +80,54 @@ class Sizer:
         )
         return self._timed(works, config, self.room)
 
+    def promise(self, quant: str | None, config: RunConfig, source: Source) -> float:
+        """Tokens per second that :meth:`best` will hardly exceed, without replaying a graph; 0
+        where nothing will fit."""
+        for room, hoped in self._offloads(quant, config, source, Solver.hoped_at, Solver.hoped):
+            works = self._works_of(quant, hoped, source, room)
+            return self._timed(works, settled(self.model, hoped, room), room).decode.likely
+        return 0.0
+
     def best(self, quant: str | None, config: RunConfig, source: Source) -> Plan | None:
         """The plan with the best offload of one configuration; None where none fits.
 
-        Without room for anything on the GPUs, the host alone is tried.
+        Where fewer cards than there are hold all that is to be offloaded, the others are left out:
+        cards work one after another, so that one more only adds a hop. Without room for anything
+        on the GPUs, the host alone is tried.
+        """
+        for room, found in self._offloads(quant, config, source, Solver.placed, Solver.solve):
+            plan = self.plan(quant, found, source, room)
+            if plan.fits:
+                return plan
+        return None
+
+    def _offloads(
+        self,
+        quant: str | None,
+        config: RunConfig,
+        source: Source,
+        whole: Callable[[Solver], RunConfig | None],
+        most: Callable[[Solver], RunConfig | None],
+    ) -> Iterator[tuple[Room, RunConfig]]:
+        """What to run where, the best first: on few cards, on all, on none.
+
+        Args:
+            whole: Finds the placement with all that is to be offloaded on the GPUs.
+            most: Finds the one with the most on them.
         """
         if self.room.machine.gpus:
-            offloaded = self._offload(quant, config, source)
-            if offloaded is not None:
-                plan = self.plan(quant, offloaded, source)
-                if plan.fits:
-                    return plan
+            found = self._on_few_cards(quant, config, source, whole)
+            if found is None:
+                found = most(self._solver(quant, config, source))
+            if found is not None:
+                yield self.room, found
             if self.goal.offload_is_fixed:
-                return None
-        plan = self.plan(quant, config, source, self.room.without_gpus())
-        return plan if plan.fits else None
+                return
+        yield self.room.without_gpus(), config
 
     def whole(self, quant: str | None, config: RunConfig, source: Source) -> Plan | None:
         """The plan with everything on the GPUs; None where that does not fit."""
-        offloaded = self._solver(quant, config, source).whole()
+        offloaded = self._solver(quant, config, source).placed()
         plan = self.plan(quant, offloaded, source) if offloaded is not None else None
         return plan if plan is not None and plan.fits else None
 
@@ -147,120 +175,60 @@ class Sizer:
             move_experts=self.goal.knobs.get("cpu_moe_layers") != 0,
         )
 
-    def _offload(self, quant: str | None, config: RunConfig, source: Source) -> RunConfig | None:
-        """The configuration with the most on the GPUs that fits; what is fixed stays."""
-        if not config.override_tensors:
-            if len(self.room.machine.gpus) == 1:
-                return self._on_one_gpu(quant, config, source)
-            if config.gpu_layers is None and self.goal.knobs.get("cpu_moe_layers") is None:
-                return self._on_several_gpus(quant, config, source)
-        found = self._solve(quant, config, source)
-        if found is None or self.goal.knobs.get("cpu_moe_layers") != 0 or not found.cpu_moe_layers:
-            return found
-        best, low, high = None, 0, self.model.integer("block_count") + 1
-        while low <= high and config.gpu_layers is None:
-            middle = (low + high) // 2
-            found = self._solve(quant, config.replace(gpu_layers=middle), source)
-            if found is not None and not found.cpu_moe_layers:
-                best, low = found, middle + 1
-            else:
-                high = middle - 1
-        return best
-
-    def _solve(self, quant: str | None, config: RunConfig, source: Source) -> RunConfig | None:
-        return self._solver(quant, config, source).solve()
-
-    def _solver(self, quant: str | None, config: RunConfig, source: Source) -> Solver:
-        return Solver(
-            self.estimator(quant, source.imatrix),
-            config,
-            self.room.budgets.gpus,
-            self.room.budgets.host,
-            tuple(gpu.architecture for gpu in self.room.machine.gpus),
-        )
-
-    def _on_one_gpu(self, quant: str | None, config: RunConfig, source: Source) -> RunConfig | None:
-        """The same in two or three replays: what a placement needs beside weights and cache, its
-        buffers and the driver's share, hardly differs from that of its neighbours."""
-        estimator = self.estimator(quant, source.imatrix)
-        best: RunConfig | None = None
-        spare, tried = 0, set[tuple[int, int]]()
-        while (found := self._bound(quant, config, source, spare)) is not None:
-            key = found.gpu_layers, found.cpu_moe_layers
-            if key in tried:
-                break
-            tried.add(key)
-            trial = config.replace(gpu_layers=key[0], cpu_moe_layers=key[1])
-            memory = estimator.memory(
-                trial, 1, generations=[self.room.machine.gpus[0].architecture]
-            )
-            used, beside = memory.gpus[0].total_bytes, memory.host.total_bytes
-            if self.room.budgets.fits([used], beside):
-                best = trial
-            elif best is not None or used <= self.room.budgets.gpus[0]:
-                break
-            spare = used - found.gpu_bytes
-        return best
-
-    def _on_several_gpus(
-        self, quant: str | None, config: RunConfig, source: Source
-    ) -> RunConfig | None:
-        """The same on several: about how much fits in all of them together, then those around it.
-
-        Step 0 has everything on the GPUs; each further step moves one block's experts to the host,
-        and when there are none left, one block.
-        """
-        blocks = self.model.integer("block_count")
-        experts = blocks if self.model.integer("expert_count") else 0
-
-        def at(step: int) -> RunConfig:
-            layers = blocks + 1 - max(step - experts, 0)
-            return config.replace(gpu_layers=layers, cpu_moe_layers=min(step, experts))
-
-        def solve(step: int) -> RunConfig | None:
-            return self._solve(quant, at(step), source)
-
-        about = self._about(quant, config, source, at, experts)
-        if about is None:
-            return None
-        step = max(about - 1, 0)
-        solved = solve(step)
-        while solved is not None and step > 0 and solved.cpu_moe_layers == min(step, experts):
-            step -= 1
-            larger = solve(step)
-            if larger is None:
-                return solved
-            solved = larger
-        for further in range(step + 1, min(step + _BELOW, blocks + 1 + experts) + 1):
-            solved = solved or solve(further)
-        return solved or self._solve(quant, config, source)
-
-    def _about(
+    def _on_few_cards(
         self,
         quant: str | None,
         config: RunConfig,
         source: Source,
-        at: Callable[[int], RunConfig],
-        experts: int,
-    ) -> int | None:
-        """The step that a bound finds, once without and once with what else a placement needs."""
-        rough = self._bound(quant, config, source)
-        if rough is None:
-            return None
-        room, blocks = self.room, self.model.integer("block_count")
+        whole: Callable[[Solver], RunConfig | None],
+    ) -> RunConfig | None:
+        """The fewest cards that hold all that is to be offloaded; None: all are needed.
 
-        def step_of(found: Bound) -> int:
-            return blocks + 1 - found.gpu_layers + found.cpu_moe_layers
+        More cards are taken only where they are faster ones.
+        """
+        best, speed = None, 0.0
+        for cards in self._choices if not config.override_tensors else ():
+            if best is not None and not cards.fastest:
+                continue
+            found = whole(self._solver(quant, config, source, cards.numbers))
+            if found is None:
+                continue
+            found = self._spread(found, cards.numbers)
+            works = self._works_of(quant, found, source, self.room)
+            likely = self._timed(works, found, self.room).decode.likely
+            if best is None or likely * SAME_SPEED > speed:
+                best, speed = found, likely
+            if cards.fastest:
+                break
+        return best
 
-        memory = self.estimator(quant, source.imatrix).memory(
-            at(step_of(rough)),
-            len(room.machine.gpus),
-            budgets=room.budgets.gpus,
-            generations=[gpu.architecture for gpu in room.machine.gpus],
+    def _spread(self, config: RunConfig, cards: Sequence[int]) -> RunConfig:
+        """A configuration for some cards as one for the machine."""
+        parts = dict(zip(cards, config.tensor_split or (), strict=False))
+        split = tuple(parts.get(d, 0.0) for d in range(len(self.room.machine.gpus)))
+        return config.replace(devices=tuple(cards), tensor_split=split)
+
+    def _solver(
+        self,
+        quant: str | None,
+        config: RunConfig,
+        source: Source,
+        cards: Sequence[int] | None = None,
+    ) -> Solver:
+        gpus, offers = self.room.machine.gpus, self.room.budgets
+        if cards is None:
+            cards = range(len(gpus))
+        else:
+            config = config.replace(backend=gpus[cards[0]].backend)
+        return Solver(
+            self.estimator(quant, source.imatrix),
+            config,
+            [offers.gpus[d] for d in cards],
+            offers.host,
+            tuple(gpus[d].architecture for d in cards),
+            shared=[offers.shared[d] for d in cards],
+            move_experts=self.goal.knobs.get("cpu_moe_layers") != 0,
         )
-        spare = sum(gpu.total_bytes for gpu in memory.gpus) - rough.gpu_bytes
-        found = self._bound(quant, config, source, spare)
-        return blocks + 1 + experts if found is None else step_of(found)
 
     def _works_of(
         self, quant: str | None, config: RunConfig, source: Source, room: Room

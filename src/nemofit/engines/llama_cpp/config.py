@@ -26,6 +26,8 @@ class RunConfig:
         kv_unified: One cache shared by all sequences (``-kvu``).
         gpu_layers: ``-ngl`` as llama.cpp counts: blocks plus one for the output; None: all.
         tensor_split: ``-ts``; None: in proportion to each device's budget (equal if unknown).
+        devices: ``-dev``, by the GPUs' numbers in ascending order: those that the engine is told to
+            use. The others hold nothing, and ``tensor_split`` has a 0 for each. None: all GPUs.
         cpu_moe_layers: ``-ncmoe``: experts of the first n blocks stay on the host.
         override_tensors: ``-ot`` pairs (regular expression, buffer type such as ``CPU``).
         kv_offload: False is ``-nkvo``.
@@ -52,6 +54,7 @@ class RunConfig:
     kv_unified: bool = False
     gpu_layers: int | None = None
     tensor_split: tuple[float, ...] | None = None
+    devices: tuple[int, ...] | None = None
     cpu_moe_layers: int = 0
     override_tensors: tuple[tuple[str, str], ...] = ()
     kv_offload: bool = True
@@ -67,6 +70,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         if isinstance(self.tensor_split, Sequence) and not isinstance(self.tensor_split, tuple):
             object.__setattr__(self, "tensor_split", tuple(self.tensor_split))
+        if isinstance(self.devices, Sequence) and not isinstance(self.devices, tuple):
+            object.__setattr__(self, "devices", tuple(self.devices))
         _check_counts(self)
         _check_choices(self)
 
@@ -99,6 +104,13 @@ def _check_counts(c: RunConfig) -> None:
         raise UsageError(
             f"tensor split {c.tensor_split!r} is not a list of proportions with a sum above zero",
             "write one number per GPU, for example 1,1 or 3,2",
+        )
+    if c.devices is not None and (
+        not c.devices or min(c.devices) < 0 or sorted(set(c.devices)) != list(c.devices)
+    ):
+        raise UsageError(
+            f"devices {c.devices!r} are not the numbers of GPUs in ascending order",
+            "write for example (0, 2), or None for all",
         )
 
 

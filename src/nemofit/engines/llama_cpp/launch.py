@@ -20,6 +20,7 @@ from .config import RunConfig
 _DEFAULTS = RunConfig()
 _NO_GPU = ["-dev", "none"]
 _TAGS = {"MXFP4_MOE": "MXFP4"}  # file types that the names of published files call otherwise
+_DEVICE_NAMES = {"rocm": "ROCm", "metal": "MTL", "vulkan": "Vulkan"}  # others: in capitals
 _PROMPT_CACHE_MIB = 8192  # llama-server's default of -cram, host memory for saved prompts
 
 
@@ -80,8 +81,7 @@ def server_arguments(
     c = config
     args = ["llama-server", *weights.arguments(), "-c", str(c.context)]
     args += ["-ngl", "all" if c.gpu_layers is None else str(c.gpu_layers)] if gpus else _NO_GPU
-    if c.tensor_split is not None and gpus > 1:
-        args += ["-ts", ",".join(f"{x:g}" for x in c.tensor_split)]
+    args += _devices(c, gpus)
     if c.cpu_moe_layers:
         args += ["-ncmoe", str(c.cpu_moe_layers)]
     if c.override_tensors:
@@ -97,6 +97,16 @@ def server_arguments(
     if spare_host_bytes is not None and spare_host_bytes < _PROMPT_CACHE_MIB * MIB:
         args += ["-cram", str(spare_host_bytes // MIB)]
     return [*args, "-fit", "off"]
+
+
+def _devices(c: RunConfig, gpus: int) -> list[str]:
+    """The cards by name where some are left out, and how the layers are split over those used."""
+    used = range(gpus) if c.devices is None else c.devices
+    name = _DEVICE_NAMES.get(c.backend, c.backend.upper())
+    args = ["-dev", ",".join(f"{name}{d}" for d in used)] if c.devices is not None else []
+    if c.tensor_split is not None and len(used) > 1:
+        args += ["-ts", ",".join(f"{c.tensor_split[d]:g}" for d in used)]
+    return args
 
 
 def _switches(c: RunConfig, gpus: int) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
+from dataclasses import replace
 from functools import lru_cache
 from itertools import accumulate
 
@@ -60,12 +61,7 @@ class Estimator:
         self, config: RunConfig, n_gpus: int, generations: Sequence[str | None] | None = None
     ) -> Frame:
         """One base configuration, ready for any placement."""
-        key = (
-            config.context, config.batch, config.ubatch, config.flash_attention,
-            config.kv_type_k, config.kv_type_v, config.parallel, config.kv_unified,
-            config.override_tensors, config.kv_offload, config.op_offload, config.swa_full,
-            config.backend, config.program, config.cache_ram, config.checkpoints, n_gpus,
-        )  # fmt: skip
+        key = knobs_of(config), n_gpus
         names = None if generations is None else tuple(generations)
         found = self._frames.get((key, names))
         if found is None:
@@ -84,6 +80,13 @@ class Estimator:
     ) -> Memory:
         """Size one configuration; arguments and errors as for :func:`estimate_memory`."""
         split = split_of(config, n_gpus, budgets)
+        used = config.devices
+        if used is not None:
+            alone = config.replace(devices=None, tensor_split=tuple(split[d] for d in used))
+            kinds = [generations[d] for d in used] if generations else None
+            found = self.memory(alone, len(used), generations=kinds)
+            gpus = dict(zip(used, found.gpus, strict=True))
+            return replace(found, gpus=tuple(gpus.get(d, DeviceMemory()) for d in range(n_gpus)))
         try:
             return self.frame(config, n_gpus, generations).memory(config, split)
         except _SENSELESS as e:
@@ -246,14 +249,30 @@ def estimate_memory(
     return estimator.memory(config or RunConfig(), n_gpus, budgets=budgets, generations=generations)
 
 
+def knobs_of(config: RunConfig) -> tuple[object, ...]:
+    """What makes two base configurations the same, whatever is placed where."""
+    return (
+        config.context, config.batch, config.ubatch, config.flash_attention,
+        config.kv_type_k, config.kv_type_v, config.parallel, config.kv_unified,
+        config.override_tensors, config.kv_offload, config.op_offload, config.swa_full,
+        config.backend, config.program, config.cache_ram, config.checkpoints,
+    )  # fmt: skip
+
+
 def split_of(
     config: RunConfig, n_gpus: int, budgets: Sequence[int] | None = None
 ) -> tuple[float, ...]:
-    """The proportions of the GPUs.
+    """The proportions of the GPUs; 0 for one that the engine is not to use.
 
     Raises:
-        UsageError: The split has another length than there are GPUs.
+        UsageError: The split has another length than there are GPUs, or gives something to a GPU
+            that is not used.
     """
+    used = config.devices
+    if used is not None and used[-1] >= n_gpus:
+        raise UsageError(
+            f"devices {list(used)} of a machine with {n_gpus} GPUs", "they are numbered from 0"
+        )
     if n_gpus == 0:
         return ()
     if config.tensor_split is not None:
@@ -264,10 +283,18 @@ def split_of(
                 f" for {n_gpus} GPUs",
                 "write one number per GPU, for example " + ",".join("1" * n_gpus),
             )
+        if used is not None and any(given[d] for d in range(n_gpus) if d not in used):
+            raise UsageError(
+                f"tensor split {list(given)} gives layers to GPUs that are not in {list(used)}",
+                "write 0 for those that are left out",
+            )
         return given
+    found = (1.0,) * n_gpus
     if budgets is not None and sum(budgets) > 0:
-        return tuple(float(b) for b in budgets)
-    return (1.0,) * n_gpus
+        found = tuple(float(b) for b in budgets)
+    if used is None:
+        return found
+    return tuple(x if d in used else 0.0 for d, x in enumerate(found))
 
 
 def _weights(sizes: WeightSizes, units: tuple[int, ...], cpu_moe: int, n_gpus: int) -> list[int]:
