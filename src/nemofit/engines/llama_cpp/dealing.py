@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
+from math import log
+from typing import Any
 
 from nemofit.catalog.model import ModelSpec
 from nemofit.engines.base import Memory
@@ -25,14 +27,22 @@ from .placement import HOST, place_units
 from .recurrent_state import states
 
 _HALVINGS = 10
-_ALIKE, _ROUGHLY = 0.9, 0.3
-"""Of the smallest buffer known of the same kind, or of any, what one that was not seen yet is taken
-for: rather a replay too many than a split that is never tried."""
+_SHARES = (0.95, 0.9, 0.8, 0.3)
+"""Of the smallest buffer known that is alike, from nearly the same role to any role, what one that
+was not seen yet is taken for: rather a replay too many than a split that is never tried."""
 _LONG = 5
 """Blocks from which on one more hardly changes a buffer."""
 
 Step = tuple[int, int]
 """Layers on the GPUs, and blocks whose experts stay on the host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What decides a device's compute buffer: in full, and ever less of it."""
+
+    whole: Hashable
+    alike: tuple[Hashable, ...]
 
 
 @dataclass(slots=True)
@@ -44,7 +54,7 @@ class Known:
 
     def learn(self, role: Role, size: int) -> None:
         self.exact[role.whole] = size
-        for part in (role.kind, role.rough):
+        for part in role.alike:
             self.least[part] = min(size, self.least.get(part, size))
 
     def guess(self, role: Role, elsewhere: Known | None) -> int:
@@ -53,19 +63,10 @@ class Known:
         if found is not None:
             return found
         for known in (self, elsewhere):
-            for part, share in ((role.kind, _ALIKE), (role.rough, _ROUGHLY)):
+            for part, share in zip(role.alike, _SHARES, strict=True):
                 if known is not None and part in known.least:
                     return int(share * known.least[part])
         return 0
-
-
-@dataclass(frozen=True, slots=True)
-class Role:
-    """What decides a device's compute buffer: in full, without its blocks, and roughly."""
-
-    whole: Hashable
-    kind: Hashable
-    rough: Hashable
 
 
 class Dealer:
@@ -90,10 +91,9 @@ class Dealer:
         self.n = len(budgets)
         self.frame: Frame = estimator.frame(config, self.n, generations)
         model = estimator.model
-        every = model.memo.setdefault("buffers", {})
-        self.known: Known = every.setdefault(knobs_of(config), Known())
-        others = (known for known in reversed(every.values()) if known is not self.known)
-        self.elsewhere: Known | None = next((known for known in others if known.least), None)
+        every: dict[tuple[Any, ...], Known] = model.memo.setdefault("buffers", {})
+        self.known = every.setdefault(knobs_of(config), Known())
+        self.elsewhere = _nearest(every, config)
         self.loaded = loaded_blocks(model)
         self.takes_over = BACKENDS[config.backend].offload and config.op_offload
         self._runs: dict[Hashable, Hashable] = model.memo.setdefault("runs", {})
@@ -134,7 +134,9 @@ class Dealer:
         at = min(start, blocks)
         weights = sizes.input_host + sizes.host[at] + (sizes.output_host if start > blocks else 0)
         moved = max(moe, at)
-        weights += sizes.experts_host[moved] - sizes.experts_host[at]
+        weights += (
+            sizes.experts_host[moved] - sizes.experts_host[at] + (sizes.rope_host if at else 0)
+        )
         cache = self.frame.cache[at if self.config.kv_offload else blocks]
         compute = self.known.guess(self._host_role(step), None)
         return weights + cache + compute + self.frame.output + self.frame.saved
@@ -232,17 +234,19 @@ class Dealer:
             min(max(moe, a), b) - a > 0,
             min(b - a, _LONG),
             min(b - min(max(moe, a), b), _LONG),
-            self.estimator.key if serves else None,
         )
-        run = self._run(a, min(b, self.loaded), moe)
-        return Role((kind, run, (start, moe) if serves else None), kind, rough)
+        # what the first card computes for the host depends on the types of what lies there
+        typed = (*kind, self.estimator.key) if serves else kind
+        near = (*typed, start, moe) if serves else kind
+        return Role((near, self._run(a, min(b, self.loaded), moe)), (near, typed, kind, rough))
 
     def _host_role(self, step: Step) -> Role:
         layers, moe = step
         turns = copies(self.config, self.n, layers >= self.units) if not moe else 1
         rough = ("host", turns, self.n > 0)
         kind = (*rough, layers < self.units, moe > 0)
-        return Role((kind, self.estimator.key, layers, moe), kind, rough)
+        typed = (*kind, self.estimator.key)
+        return Role((typed, layers, moe), (typed, typed, kind, rough))
 
     def _run(self, a: int, b: int, moe: int) -> Hashable:
         """The blocks of a run as a replay would shorten them."""
@@ -254,6 +258,17 @@ class Dealer:
             kept = shorten(blocks, recurrent=any(states(model)))
             found = self._runs[key] = tuple(blocks[i] for i in kept)
         return found
+
+
+def _nearest(every: dict[tuple[Any, ...], Known], config: RunConfig) -> Known | None:
+    """What is known of the configuration that is most like this one."""
+    mine = knobs_of(config)
+
+    def distance(knobs: tuple[Any, ...]) -> tuple[bool, float]:
+        return knobs[1:] != mine[1:], abs(log(knobs[0] / config.context))
+
+    others = [knobs for knobs, known in every.items() if known.least and knobs != mine]
+    return every[min(others, key=distance)] if others else None
 
 
 def steps_of(model: ModelSpec, config: RunConfig, *, move_experts: bool = True) -> list[Step]:
