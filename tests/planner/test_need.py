@@ -57,10 +57,9 @@ def test_the_one_just_below_does_not_fit(answered: tuple[str, Goal, Need]) -> No
     name, goal, found = answered
     model = find_model(name).spec()
     whole = replace(goal, knobs=WHOLE)
-    below = [_below(h) for kind in ("cards", "unified") for h in some(found, kind)]
-    tried = [text for text in below if text]
+    tried = [text for h in found.hardware if h.kind != "cpu" and (text := _below(h))]
     assert tried
-    for text in tried:
+    for text in tried[:: max(1, len(tried) // 6)]:
         plan, _ = single(model, parse_machine(text), whole)
         assert not plan.fits, text
 

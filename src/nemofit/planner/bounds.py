@@ -38,14 +38,12 @@ def bound(
     room: Room,
     cache: Sequence[int],
     *,
-    spare: int = 0,
     move_experts: bool = True,
 ) -> Bound | None:
     """The placement, all GPUs taken for one as fast as the fastest; None: not even this fits.
 
     Args:
         cache: Bytes of KV cache of the first n blocks, for n from 0 on.
-        spare: Bytes on the GPUs to leave for everything else.
         move_experts: Experts may lie on the host although their block does not.
     """
     blocks = estimator.blocks
@@ -61,7 +59,7 @@ def bound(
         weights = sizes.gpu[blocks] - sizes.gpu[first] - experts
         return weights + kept[blocks] - kept[first] + sizes.output_gpu
 
-    pool = sum(room.budgets.gpus) - spare
+    pool = sum(room.budgets.gpus)
     experts = blocks if move_experts and sizes.experts_gpu[blocks] else 0
     first, moe = _most(config, blocks, experts, lambda f, m: on_gpus(f, m) <= pool)
     if first < 0:

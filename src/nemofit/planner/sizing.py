@@ -160,9 +160,7 @@ class Sizer:
         )
         return replace(plan, score=score(plan, self.goal.prefer))
 
-    def _bound(
-        self, quant: str | None, config: RunConfig, source: Source, spare: int = 0
-    ) -> Bound | None:
+    def _bound(self, quant: str | None, config: RunConfig, source: Source) -> Bound | None:
         key = config.context, config.kv_type_k, config.kv_type_v
         if key not in self._caches:
             self._caches[key] = tuple(accumulate(layer_bytes(self.model, config), initial=0))
@@ -171,7 +169,6 @@ class Sizer:
             config,
             self.room,
             self._caches[key],
-            spare=spare,
             move_experts=self.goal.knobs.get("cpu_moe_layers") != 0,
         )
 
