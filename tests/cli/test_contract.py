@@ -41,6 +41,7 @@ COMMANDS = {
     "list-quants": ("list", "quants"),
     "list-gpus": ("list", "gpus"),
     "list-engines": ("list", "engines"),
+    "list-local": ("list", "models", "--local"),
     "list-machines": ("list", "machines"),
     "catalog-show": ("catalog", "show", "mixtral-8x22b"),
     "catalog-add": ("catalog", "add", SMALL_FILE),

@@ -46,6 +46,7 @@ class Options:
     directory: str | None = None
     what: str | None = None
     name: str | None = None
+    local: bool = False
     program: str | None = None
     running: bool = False
     log: str | None = None
@@ -230,6 +231,10 @@ OPTIONS: dict[str, Option] = {
     "entry_name": Option("Id of the entry; left out: from the file's name.", ("--name",), "ID"),
     "repo": Option("The makers' repository of the original weights.", ("--repo",), "OWNER/NAME"),
     "force": Option("Replace the entry of that id.", ("--force",)),
+    "local": Option(
+        "Models that are on this disk: Ollama's, LM Studio's, the hub's and llama.cpp's.",
+        ("--local",),
+    ),
     "json": Option("Print one JSON document instead of text.", ("--json",)),
     "debug": Option("Show the traceback of an error.", ("--debug",), variable="NEMOFIT_DEBUG"),
 }

@@ -160,6 +160,45 @@ class ListMachinesReport(Envelope):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
+class LocalPlace:
+    """Where a model lies, and what nemofit takes as that model."""
+
+    store: str
+    path: str
+    ref: str
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ListedLocal:
+    """A model on this disk: ``bytes`` once, ``copies`` of its places have bytes of their own.
+
+    ``kind`` is "model", "projector", "adapter" or "checkpoint" (safetensors). With an ``error``,
+    what could not be read is null.
+    """
+
+    id: str
+    kind: str
+    architecture: str | None
+    parameters: int | None
+    file_type: str | None
+    bytes: int
+    files: int
+    copies: int
+    places: tuple[LocalPlace, ...]
+    error: str | None
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ListLocalReport(Envelope):
+    """``nemofit list models --local``."""
+
+    schema: Literal["nemofit/list-local/1"] = "nemofit/list-local/1"
+    items: tuple[ListedLocal, ...]
+    total_bytes: int
+    notes: tuple[str, ...]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class SchemaReport(Envelope):
     """``nemofit schema`` without a name: what there is to ask for."""
 

@@ -20,6 +20,7 @@ REPORTS: dict[str, type[contract.Envelope]] = {
     "list-quants": reports.ListQuantsReport,
     "list-gpus": reports.ListGpusReport,
     "list-engines": reports.ListEnginesReport,
+    "list-local": reports.ListLocalReport,
     "list-machines": reports.ListMachinesReport,
     "catalog-show": catalog_reports.CatalogShowReport,
     "catalog-add": catalog_reports.CatalogAddReport,

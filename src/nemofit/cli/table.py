@@ -128,8 +128,8 @@ COMMANDS: dict[str, Entry] = {
     ),
     "list": Entry(
         "List what is known: models, quants, gpus, engines or saved machines.",
-        ("what", "catalog", *_ALWAYS),
-        ("nemofit list models", "nemofit list quants --json"),
+        ("what", "local", "catalog", *_ALWAYS),
+        ("nemofit list models", "nemofit list models --local", "nemofit list quants --json"),
         required=("what",),
     ),
     "catalog": Entry(

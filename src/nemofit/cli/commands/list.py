@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from nemofit.errors import UsageError
 from nemofit.machine.records import FoundEngine
 
+from .. import local
 from .. import reports as c
 from ..answer import Answer
 from ..environment import prepare
@@ -21,6 +22,10 @@ def answer(options: Options) -> Answer:
         UsageError: Something else was asked for.
     """
     prepare(options.catalog)
+    if options.local:
+        if options.what != "models":
+            raise UsageError("--local lists models", "write: nemofit list models --local")
+        return local.answer()
     if options.what == "machines":
         return _machines(options.catalog)
     make = _LISTS.get(options.what or "")
