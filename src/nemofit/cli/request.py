@@ -23,16 +23,22 @@ _COUNTS = (
 
 
 def model_of(options: Options) -> ModelSpec:
-    """The model that was named.
+    """The model that was named; of a repository with several files, the one of ``--quant``.
 
     Raises:
         UnknownNameError: Not known.
         DataError: A file that cannot be read.
+        HardwareError: A server or a store that cannot be read.
     """
     from nemofit.formats.load import load_model
 
     assert options.model is not None
-    return load_model(options.model)
+    try:
+        return load_model(options.model)
+    except UnknownNameError as error:
+        if error.ambiguous and options.quant and options.model.startswith("hf:"):
+            return load_model(f"{options.model}:{options.quant}")
+        raise
 
 
 def machine_of(options: Options) -> Machine:

@@ -192,7 +192,9 @@ def _item(item: str, name: str, have: int, need: int) -> CheckItem:
 def _disk(options: Options, machine: Machine, plan: Plan, engine: str) -> CheckItem:
     """Free space where the file would go; nothing to check where it is already there."""
     need = file_bytes(plan.model, plan.quant, plan.weights_bytes)
-    if not plan.model.is_shape and plan.quant in (None, plan.model.file_type):
+    origin = plan.model.origin
+    is_here = not plan.model.is_shape and (origin is None or origin.path is not None)
+    if is_here and plan.quant in (None, plan.model.file_type):
         return CheckItem(item="disk", have=f"{plan.model.source} is there", status="ok")
     if machine.source != "probe" and options.directory is None:
         return CheckItem(
