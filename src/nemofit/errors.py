@@ -45,9 +45,19 @@ class DataError(NemofitError, ValueError):
 
 
 class DoesNotFitError(NemofitError):
-    """A definite no: nothing fits, or no plan meets the constraints."""
+    """A definite no: nothing fits, or no plan meets the constraints.
+
+    Args:
+        changes: What would have to change, as :mod:`nemofit.planner.changes` found it.
+    """
 
     exit_code = 3
+
+    def __init__(
+        self, message: str, hint: str | None = None, *, changes: Sequence[object] = ()
+    ) -> None:
+        super().__init__(message, hint)
+        self.changes = tuple(changes)
 
 
 class UnknownNameError(NemofitError, LookupError):

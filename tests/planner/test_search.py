@@ -172,30 +172,27 @@ def test_shared_memory_is_promised_once() -> None:
 
 
 def test_a_refusal_has_both_numbers_and_a_way_out() -> None:
-    """Too large at the fixed file type: need and offer are named, and the hint really fits."""
+    """Too large at the fixed file type: need and offer are named, and what is offered fits."""
     model, machine = find_model(LARGE).spec(), parse_machine("1x RTX 3090, 16 GiB RAM")
     with pytest.raises(DoesNotFitError) as refused:
         recommend(model, machine, Goal(context=8192, quant="Q8_0"))
     assert refused.value.message.count("GiB") >= 2
-    flags = refused.value.hint.split()
-    quant, context = flags[flags.index("--quant") + 1], flags[flags.index("--context") + 1]
-    kv = flags[flags.index("--kv-type") + 1] if "--kv-type" in flags else "f16"
-    knobs = {"kv_type_k": kv, "kv_type_v": kv}
-    assert recommend(model, machine, Goal(context=int(context), quant=quant, knobs=knobs))
+    change = next(c for c in refused.value.changes if c.what == "quant")
+    assert change.text == refused.value.hint
+    assert recommend(model, machine, Goal(context=8192, quant=change.flags.split()[1]))
 
 
-def test_the_nearest_context_is_the_longest_that_fits() -> None:
+def test_the_offered_context_is_the_longest_that_fits() -> None:
     """A context that is too long is answered with the longest one; 256 tokens more do not fit."""
     model, machine = find_model("qwen3-8b").spec(), parse_machine("8 GiB RAM, 4 cores")
     goal = Goal(context=10_000_000, quant="Q4_K_M", knobs={"kv_type_k": "f16", "kv_type_v": "f16"})
     with pytest.raises(DoesNotFitError) as refused:
         recommend(model, machine, goal)
-    flags = refused.value.hint.split()
-    context = int(flags[flags.index("--context") + 1])
-    if "--kv-type" not in flags:
-        assert recommend(model, machine, replace(goal, context=context))
-        with pytest.raises(DoesNotFitError):
-            recommend(model, machine, replace(goal, context=context + 256))
+    change = next(c for c in refused.value.changes if c.what == "context")
+    context = int(change.flags.split()[1])
+    assert recommend(model, machine, replace(goal, context=context))
+    with pytest.raises(DoesNotFitError):
+        recommend(model, machine, replace(goal, context=context + 256))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 from . import output
 from .errors import INTERRUPTED, failure
@@ -32,7 +33,8 @@ def run(args: Sequence[str]) -> int:
         if isinstance(error, OSError):
             output.abandon_stdout()
         told = failure(error)
-        return _complain(told.message, told.hint, told.exit_code, as_json)
+        changes = getattr(error, "changes", ())
+        return _complain(told.message, told.hint, told.exit_code, as_json, changes)
 
 
 def _parse(args: list[str]) -> tuple[str, Options] | int:
@@ -61,12 +63,21 @@ def _answer(name: str, options: Options) -> int:
     return int(answer.exit_code)
 
 
-def _complain(message: str, hint: str | None, exit_code: int, as_json: bool) -> int:
+def _complain(
+    message: str, hint: str | None, exit_code: int, as_json: bool, changes: Sequence[Any] = ()
+) -> int:
     output.talk(f"error: {message}" + (f"\ntry:   {hint}" if hint else ""))
+    for change in changes:
+        if change.text not in (hint or ""):
+            output.talk(f"or:    {change.text}")
     if as_json:
         from .contract import ErrorReport, to_json
 
         report = ErrorReport(message=message, hint=hint, exit_code=exit_code)
+        if changes:
+            from .records import change_records
+
+            report.changes = change_records(changes)
         try:
             output.write_json(to_json(report))
         except OSError:

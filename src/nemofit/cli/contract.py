@@ -164,12 +164,36 @@ class Step:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
+class ChangeRecord:
+    """One change that mends a plan that misses, and what it leads to.
+
+    ``flags`` null: no flag does it, ``action`` says what does.
+    """
+
+    what: Literal["offload", "process", "kv-type", "quant", "context", "several", "ram", "card"]
+    flags: str | None
+    action: str
+    cost: str
+    text: str
+    memory: MemoryRecord
+    config: ConfigRecord
+    quant: QuantRecord
+    speed: SpeedRecord | None
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class PlanReport(PlanRecord, Envelope):
-    """``nemofit plan``. ``explanation`` is there with ``--explain``."""
+    """``nemofit plan``. ``explanation`` is there with ``--explain``.
+
+    ``misses`` says which limit the plan breaks, ``changes`` what would mend it, least given up
+    first; ``nearest`` is the first of them in words.
+    """
 
     schema: Literal["nemofit/plan/1"] = "nemofit/plan/1"
     explanation: tuple[Step, ...] | None = None
     nearest: str | None = None
+    misses: str | None = None
+    changes: tuple[ChangeRecord, ...] = ()
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -238,6 +262,7 @@ class ErrorReport(Envelope):
     message: str
     hint: str | None
     exit_code: int
+    changes: tuple[ChangeRecord, ...] = ()
 
 
 def to_json(value: Any) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, cast
 
 from nemofit.catalog.model import ModelSpec
 from nemofit.catalog.models import active_parameters
@@ -16,6 +17,9 @@ from nemofit.planner.sources import card_of, file_bytes
 from nemofit.speed import Range, Speed
 
 from . import contract as c
+
+if TYPE_CHECKING:
+    from nemofit.planner.changes import Change
 
 
 def plan_fields(plan: Plan, engine: str) -> dict[str, Any]:
@@ -36,6 +40,24 @@ def plan_fields(plan: Plan, engine: str) -> dict[str, Any]:
         "command_note": why,
         "notes": plan.notes,
     }
+
+
+def change_records(changes: Iterable[Change]) -> tuple[c.ChangeRecord, ...]:
+    """What would have to change."""
+    return tuple(
+        c.ChangeRecord(
+            what=change.what,  # type: ignore[arg-type]
+            flags=change.flags,
+            action=change.action,
+            cost=change.cost,
+            text=change.text,
+            memory=memory_record(change.plan),
+            config=config_record(change.plan.config),
+            quant=quant_record(change.plan),
+            speed=speed_record(change.plan.speed),
+        )
+        for change in changes
+    )
 
 
 def quant_record(plan: Plan) -> c.QuantRecord:

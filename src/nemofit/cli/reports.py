@@ -7,7 +7,15 @@ from typing import Literal
 
 from nemofit.machine.records import FoundEngine, Gpu, Host
 
-from .contract import Basis, ConfigRecord, Envelope, MachineSummary, PlanRecord, Verdict
+from .contract import (
+    Basis,
+    ChangeRecord,
+    ConfigRecord,
+    Envelope,
+    MachineSummary,
+    PlanRecord,
+    Verdict,
+)
 
 Status = Literal["ok", "short", "unknown"]
 LISTED_WITH = "llama-3.1-8b"
@@ -57,6 +65,7 @@ class CheckReport(Envelope):
     nearest: str | None
     fitting_models: int | None
     catalog_models: int | None
+    changes: tuple[ChangeRecord, ...] = ()
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from nemofit.units import gib, mib
 
-from .contract import DeviceRecord, MachineSummary, PlanRecord, SpeedRecord
+from .contract import ChangeRecord, DeviceRecord, MachineSummary, PlanRecord, SpeedRecord
 from .output import Bar, Bars, Block, Column, Command, Line, Table, Tone
 
 KINDS = ("weights", "KV cache", "compute", "overhead")
@@ -122,6 +122,14 @@ def ending(plan: PlanRecord) -> Iterable[Block]:
         yield Line(f"no command: {plan.command_note}", "quiet")
     else:
         yield Command(plan.command)
+
+
+def changed(changes: Sequence[ChangeRecord]) -> Iterable[Block]:
+    """What would have to change, one line each."""
+    if changes:
+        yield Line("any one of these would do:")
+    for change in changes:
+        yield Line(f"- {change.text}")
 
 
 def facts(plan: PlanRecord) -> Sequence[Block]:

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from nemofit.catalog.model import ModelSpec
-from nemofit.errors import DoesNotFitError
 from nemofit.machine.holders import Held, holding, without
 from nemofit.machine.records import Machine
 
 from .goal import Goal
-from .ranking import rank
 from .records import Plan
+from .search import Search
 
 MOST: Final = 3
 """Programs that are tried each by itself, the largest first; then all together."""
@@ -48,10 +47,10 @@ def closing(
     if goal.assume_idle:
         return None
     for held in _candidates(holding(machine)):
-        try:
-            then = rank(model, without(machine, *held), goal, count=1).plans[0]
-        except DoesNotFitError:
+        found = Search(model, without(machine, *held), goal).top(1)
+        if not found:
             continue
+        then = found[0]
         gain = _gain(now if now is not None and now.fits else None, then)
         if gain is not None:
             it = "it" if len(held) == 1 else "them"

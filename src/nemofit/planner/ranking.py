@@ -56,14 +56,15 @@ def recommend(model: ModelSpec, machine: Machine, goal: Goal | None = None) -> l
 
 def rank(model: ModelSpec, machine: Machine, goal: Goal, count: int = PLANS) -> Ranking:
     """The best ``count`` plans with the reason; arguments and errors as for :func:`recommend`."""
-    from .refusal import refusal, too_slow
+    from .limits import check_quality
+    from .refusal import refusal
     from .search import Search
 
     search = Search(model, machine, goal)
+    check_quality(search)
     plans = search.top(count)
     if not plans:
-        fastest = search.fastest() if goal.min_tokens_per_second else None
-        raise too_slow(goal, fastest) if fastest else refusal(search)
+        raise refusal(search)
     return Ranking(plans=plans, considered=search.considered, reason=reason(plans))
 
 

@@ -1,43 +1,62 @@
-"""What does not fit, by how much, and the smallest change that would make it fit."""
+"""What does not fit or is too slow: by how much, and what would have to change."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from nemofit.errors import DoesNotFitError, UsageError
+from nemofit.errors import DoesNotFitError
 from nemofit.units import gib
 
-from .goal import LEAST_CONTEXT, OFFLOAD_KNOBS, Goal
+from .changes import changes
+from .goal import Goal
+from .limits import contradiction
 from .records import Plan
 from .search import Search
-
-_STEP = 256
-"""llama.cpp rounds the context up to a multiple of this (llama-context.cpp)."""
-_LEAST = 512
+from .sizing import Sizer
 
 
 def refusal(search: Search) -> DoesNotFitError:
-    """The error for a search that found nothing: both numbers, and the nearest thing that fits."""
-    plan = nearest(search)
-    return DoesNotFitError(shortfall(search, smallest(search)), describe(plan) if plan else None)
+    """The error for a search that found nothing: both numbers, and what would have to change."""
+    fastest = search.fastest() if search.goal.min_tokens_per_second else None
+    base = fastest or closest(search)
+    error = contradiction(search)
+    found = changes(search, base)
+    hints = tuple(change.text for change in found)
+    if error is not None:
+        return DoesNotFitError(error.message, error.hint, changes=found)
+    if fastest is not None:
+        reached = f"--min-tps {int(fastest.tokens_per_second * 10) / 10:g}"
+        hint = f"{reached}, or {hints[0]}" if hints else f"{reached}, or a smaller model"
+        return DoesNotFitError(too_slow(search.goal, fastest), hint, changes=found)
+    return DoesNotFitError(shortfall(search, base), hints[0] if hints else None, changes=found)
 
 
-def too_slow(goal: Goal, fastest: Plan) -> DoesNotFitError:
-    """The error where even the fastest plan misses the speed that was asked for."""
+def too_slow(goal: Goal, fastest: Plan) -> str:
+    """One line where even the fastest plan misses the speed that was asked for."""
     reached = fastest.tokens_per_second
-    return DoesNotFitError(
+    return (
         f"no plan for {fastest.model.id} reaches {goal.min_tokens_per_second:g} tokens per second; "
-        f"the fastest that fits makes {reached:.2g} ({fastest.title})",
-        f"--min-tps {int(reached * 10) / 10:g}, or a smaller model",
+        f"the fastest that fits makes {reached:.2g} ({fastest.title})"
     )
 
 
-def smallest(search: Search) -> Plan:
-    """What takes the least memory of all that was allowed, whether it fits or not."""
+def closest(search: Search) -> Plan:
+    """What takes the least memory of all that was allowed, placed so that least is missing.
+
+    Where the offload is open, the cards take what they can and the rest is counted against the
+    host, as if it had room for it.
+    """
     quant, source = search.smallest_file()
     k, v = search.cache_types()[-1]
-    return search.sizer.plan(quant, search.sizer.config(search.contexts()[0], k, v), source)
+    config = search.sizer.config(search.contexts()[0], k, v)
+    if search.goal.offload_is_fixed:
+        return search.sizer.plan(quant, config, source)
+    room = search.room
+    endless = replace(room, budgets=replace(room.budgets, host=None))
+    placed = Sizer(search.model, endless, search.goal, search.sizer).best(quant, config, source)
+    if placed is None:
+        return search.sizer.plan(quant, config, source, room.without_gpus())
+    return replace(placed, room=room if placed.memory.gpus else room.without_gpus())
 
 
 def shortfall(search: Search, plan: Plan) -> str:
@@ -55,91 +74,3 @@ def shortfall(search: Search, plan: Plan) -> str:
     if need <= offer:
         return f"{what}: it needs {gib(need)} of {gib(offer)}, but no split suits every device"
     return f"{what}: it needs {gib(need)}, and this machine offers {gib(offer)} ({room.text})"
-
-
-def describe(plan: Plan) -> str:
-    """A plan that fits, as the flags that lead to it."""
-    config = plan.config
-    flags = [f"--quant {plan.quant}"] if plan.quant else []
-    flags.append(f"--context {config.context}")
-    if (config.kv_type_k, config.kv_type_v) != ("f16", "f16"):
-        pair = dict.fromkeys((config.kv_type_k, config.kv_type_v))
-        flags.append("--kv-type " + ",".join(pair))
-    total = sum(d.total_bytes for d in plan.memory.gpus) + plan.memory.host.total_bytes
-    return f"{' '.join(flags)} {plan.words} ({gib(total)})"
-
-
-def nearest(search: Search) -> Plan | None:
-    """The plan that gives up least of what was asked; None where nothing at all would fit.
-
-    What is given up, in this order and one at a time: the fixed offload, the fixed cache type,
-    the context's length, the file type; at last all of them together.
-    """
-    for give_up in (_offload, _cache, _context, _quant, _everything):
-        for goal in give_up(search):
-            plan = _best(Search(search.model, search.machine, goal))
-            if plan is not None:
-                return plan
-    return None
-
-
-def _offload(search: Search) -> Iterator[Goal]:
-    if search.goal.offload_is_fixed:
-        yield _without(search.goal, *OFFLOAD_KNOBS)
-
-
-def _cache(search: Search) -> Iterator[Goal]:
-    if search.goal.knobs.keys() & {"kv_type_k", "kv_type_v"}:
-        yield _without(search.goal, "kv_type_k", "kv_type_v")
-
-
-def _quant(search: Search) -> Iterator[Goal]:
-    if search.goal.quant is not None:
-        yield replace(search.goal, quant=None, context=search.contexts()[0])
-
-
-def _context(search: Search) -> Iterator[Goal]:
-    longest = longest_context(search, search.contexts()[0])
-    if longest is not None:
-        yield replace(search.goal, context=longest)
-
-
-def _everything(search: Search) -> Iterator[Goal]:
-    names = (*OFFLOAD_KNOBS, "kv_type_k", "kv_type_v")
-    goal = replace(_without(search.goal, *names), quant=None, context=_LEAST)
-    free = Search(search.model, search.machine, goal)
-    longest = longest_context(free, min(search.contexts()[0], LEAST_CONTEXT))
-    if longest is not None:
-        yield replace(goal, context=longest)
-
-
-def longest_context(search: Search, most: int) -> int | None:
-    """The longest context up to ``most`` tokens that fits, in llama.cpp's steps; None: none."""
-
-    def fits(steps: int) -> bool:
-        goal = replace(search.goal, context=steps * _STEP)
-        return Search(search.model, search.machine, goal).any() is not None
-
-    steps = _last(fits, _LEAST // _STEP, most // _STEP)
-    return steps * _STEP if steps else None
-
-
-def _last(fits: Callable[[int], bool], low: int, high: int) -> int:
-    """The largest number of a range for which ``fits`` holds; 0: not even for the first."""
-    if high < low or not fits(low):
-        return 0
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle - 1)
-    return low
-
-
-def _best(search: Search) -> Plan | None:
-    try:
-        return next(iter(search.top(1)), None)
-    except UsageError:
-        return None
-
-
-def _without(goal: Goal, *names: str) -> Goal:
-    return replace(goal, knobs={k: v for k, v in goal.knobs.items() if k not in names})

@@ -6,13 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from nemofit.catalog.model import ModelSpec
-from nemofit.errors import DoesNotFitError
+from nemofit.errors import UsageError
 from nemofit.machine.records import Machine
 
 from .goal import LEAST_CONTEXT, Goal
-from .ranking import rank
+from .limits import check_quality
 from .records import Plan
-from .single import single
+from .refusal import closest, shortfall, too_slow
+from .search import Search
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,8 +52,16 @@ def _for(model: ModelSpec, quant: str | None, goal: Goal) -> Goal:
 
 
 def _column(asked: str, model: ModelSpec, machine: Machine, goal: Goal) -> Column:
+    search = Search(model, machine, goal)
     try:
-        return Column(asked=asked, plan=rank(model, machine, goal, count=1).plans[0])
-    except DoesNotFitError as error:
-        plan, _ = single(model, machine, goal)
-        return Column(asked=asked, plan=plan, reason=error.message)
+        check_quality(search)
+    except UsageError as error:
+        return Column(asked=asked, plan=closest(search), reason=error.message)
+    found = search.top(1)
+    if found:
+        return Column(asked=asked, plan=found[0])
+    fastest = search.fastest() if goal.min_tokens_per_second else None
+    if fastest is not None:
+        return Column(asked=asked, plan=fastest, reason=too_slow(goal, fastest))
+    plan = closest(search)
+    return Column(asked=asked, plan=plan, reason=shortfall(search, plan))

@@ -7,39 +7,40 @@ from dataclasses import replace
 from nemofit.catalog.model import ModelSpec
 from nemofit.machine.records import Machine
 
+from .changes import Change, changes
 from .goal import LEAST_CONTEXT, Goal
+from .limits import check_quality
 from .records import Plan
-from .refusal import describe, nearest
+from .refusal import closest
 from .search import Search
-from .sources import source_of
-
-_USUAL = "Q4_K_M"
 
 
-def single(model: ModelSpec, machine: Machine, goal: Goal) -> tuple[Plan, str | None]:
-    """Work out one plan, whether it fits or not.
+def single(model: ModelSpec, machine: Machine, goal: Goal) -> tuple[Plan, tuple[Change, ...]]:
+    """Work out one plan, whether it does or not.
 
     The context is the fixed one or 8192 tokens, the cache f16 unless fixed, the offload the
     largest that fits, the file type the best by the goal's preference. Where nothing fits, the plan
-    is the one with everything on the GPUs, as Q4_K_M unless fixed.
+    is the one that comes nearest; where nothing is fast enough, the fastest.
 
     Returns:
-        The plan, and the nearest thing that would fit where it does not.
+        The plan, and what would have to change where it misses.
 
     Raises:
         UsageError: The goal makes no sense for this model or machine.
     """
+    search, plan = attempt(model, machine, goal)
+    if plan is not None:
+        return plan, ()
+    fastest = search.fastest() if goal.min_tokens_per_second else None
+    plan = fastest or closest(search)
+    return plan, changes(search, plan)
+
+
+def attempt(model: ModelSpec, machine: Machine, goal: Goal) -> tuple[Search, Plan | None]:
+    """The search that :func:`single` makes, and its plan; None: nothing does."""
     trained = model.integer("context_length") or LEAST_CONTEXT
     knobs = {"kv_type_k": "f16", "kv_type_v": "f16", **goal.knobs}
-    settled = replace(goal, context=goal.context or min(LEAST_CONTEXT, trained), knobs=knobs)
-    search = Search(model, machine, settled)
-    found = search.top(1)
-    if found:
-        return found[0], None
-    quants = search.quants()
-    quant = quants[0] if len(quants) == 1 else _USUAL if _USUAL in quants else quants[-1]
-    [(k, v)] = search.cache_types()
-    config = search.sizer.config(search.contexts()[0], k, v)
-    plan = search.sizer.plan(quant, config, source_of(model, quant, goal.imatrix))
-    fitting = nearest(Search(model, machine, replace(settled, quant=goal.quant or quant)))
-    return plan, describe(fitting) if fitting else None
+    context = goal.context or max(min(LEAST_CONTEXT, trained), goal.min_context or 0)
+    search = Search(model, machine, replace(goal, context=context, knobs=knobs))
+    check_quality(search)
+    return search, next(iter(search.top(1)), None)

@@ -9,8 +9,12 @@ from pathlib import Path
 from nemofit.catalog.model import ModelSpec
 from nemofit.errors import DoesNotFitError, HardwareError
 from nemofit.machine.records import Machine
+from nemofit.planner.changes import Change
 from nemofit.planner.goal import Goal
+from nemofit.planner.limits import check_quality, contradiction, unmet
 from nemofit.planner.records import Plan, Room, room_for
+from nemofit.planner.search import Search
+from nemofit.planner.single import single
 from nemofit.planner.sources import file_bytes
 from nemofit.units import gib
 
@@ -41,7 +45,7 @@ def answer(options: Options) -> Answer:
     model = request.model_of(options)
     machine = request.machine_of(options)
     room = room_for(machine, goal)
-    plan, nearest, refused = _plan(model, machine, goal)
+    plan, changes, refused = _plan(model, machine, goal)
     if not plan.fits:
         _demand_readable(machine)
     items = (
@@ -58,23 +62,26 @@ def answer(options: Options) -> Answer:
         verdict="fits" if fits else "does-not-fit",
         verdict_words=words,
         plan=PlanRecord(**records.plan_fields(plan, engine)),
-        nearest=nearest,
+        nearest=changes[0].text if changes else None,
         fitting_models=None,
         catalog_models=None,
+        changes=records.change_records(changes),
     )
     return Answer(report, lambda: _view(report), 0 if fits else _NO)
 
 
-def _plan(model: ModelSpec, machine: Machine, goal: Goal) -> tuple[Plan, str | None, str | None]:
-    """The best plan, or one that does not fit; what would fit; why a plan that fits will not do."""
-    from nemofit.planner.ranking import rank
-    from nemofit.planner.single import single
-
-    try:
-        return rank(model, machine, goal, count=1).plans[0], None, None
-    except DoesNotFitError as error:
-        plan, nearest = single(model, machine, goal)
-        return plan, nearest or error.hint, error.message if plan.fits else None
+def _plan(
+    model: ModelSpec, machine: Machine, goal: Goal
+) -> tuple[Plan, tuple[Change, ...], str | None]:
+    """The best plan, or the one that comes nearest; what would mend it; why it will not do."""
+    search = Search(model, machine, goal)
+    check_quality(search)
+    found = search.top(1)
+    if found:
+        return found[0], (), None
+    plan, changes = single(model, machine, goal)
+    error = contradiction(search)
+    return plan, changes, error.message if error else unmet(plan, goal) if plan.fits else None
 
 
 def _no(plan: Plan, items: Iterable[CheckItem]) -> str:
@@ -239,8 +246,7 @@ def _view(report: CheckReport) -> Iterable[Block]:
             yield Line(f"note: {item.item}: {item.note}", "quiet")
     yield Line()
     yield Line(report.verdict_words, "good" if report.verdict == "fits" else "bad")
-    if report.nearest:
-        yield Line(f"what would fit: {report.nearest}")
+    yield from views.changed(report.changes)
     if report.plan is not None and report.verdict == "fits":
         yield Line()
         yield views.bars(report.plan)

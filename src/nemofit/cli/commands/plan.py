@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from nemofit.planner.explain import explain
+from nemofit.planner.limits import unmet
 from nemofit.planner.single import single
 
 from .. import records, request, views
@@ -23,7 +24,8 @@ def answer(options: Options) -> Answer:
     engine = request.engine_of(options)
     goal = request.goal_of(options)
     model = request.model_of(options)
-    plan, nearest = single(model, request.machine_of(options), goal)
+    plan, changes = single(model, request.machine_of(options), goal)
+    misses = unmet(plan, goal)
     steps = tuple(
         Step(device=s.device, kind=s.kind, text=s.text, bytes=s.bytes, source=s.source)
         for s in (explain(plan) if options.explain else ())
@@ -31,9 +33,11 @@ def answer(options: Options) -> Answer:
     report = PlanReport(
         **records.plan_fields(plan, engine),
         explanation=steps if options.explain else None,
-        nearest=nearest,
+        nearest=changes[0].text if changes else None,
+        misses=misses,
+        changes=records.change_records(changes),
     )
-    return Answer(report, lambda: _view(report), 0 if plan.fits else _NO)
+    return Answer(report, lambda: _view(report), 0 if misses is None else _NO)
 
 
 def _view(report: PlanReport) -> Iterable[Block]:
@@ -52,8 +56,9 @@ def _view(report: PlanReport) -> Iterable[Block]:
         yield from _explained(report.explanation)
         yield Line()
     yield views.verdict_line(report)
-    if report.nearest:
-        yield Line(f"what would fit: {report.nearest}")
+    if report.misses and report.verdict == "fits":
+        yield Line(f"misses a limit: {report.misses}", "bad")
+    yield from views.changed(report.changes)
     yield from views.facts(report)
     for note in report.memory.notes:
         yield Line(f"note: {note}", "quiet")
