@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from nemofit.catalog.model import ModelSpec
 from nemofit.catalog.models import GgufRepo, ModelCard, find_model
 from nemofit.engines.llama_cpp.launch import Weights
-from nemofit.formats.gguf.reader import shard_names
-from nemofit.formats.hub_files import tag_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +62,8 @@ def _own_file(model: ModelSpec, quant: str | None, imatrix: bool | None) -> Sour
         return Source(Weights(missing=model.source), bool(imatrix))
     if quant is None or quant == model.file_type:
         return Source(_weights(model), bool(imatrix), _ollama_name(model))
+    from nemofit.formats.hub_files import tag_of
+
     origin = model.origin
     beside = [c.name for c in origin.beside if tag_of(c.name) == quant] if origin else []
     if origin is not None and origin.repository is not None and beside:
@@ -92,6 +92,8 @@ def _ollama_name(model: ModelSpec) -> str | None:
     origin = model.origin
     if origin is None or origin.ollama is not None:
         return origin.ollama if origin else None
+    from nemofit.formats.gguf.reader import shard_names
+
     if not origin.repository or not origin.quant or len(shard_names(origin.file or "")) > 1:
         return None
     return f"hf.co/{origin.repository}:{origin.quant}"
