@@ -179,7 +179,8 @@ class _Across:
         key = quant, imatrix, model.parameters
         if key not in self._losses:
             k, v = self.config.kv_type_k, self.config.kv_type_v
-            self._losses[key] = expected(quant, imatrix, model.parameters, k, v)
+            native = self.cards[model.id].native
+            self._losses[key] = expected(quant, imatrix, model.parameters, k, v, native=native)
         return self._losses[key]
 
     def _seconds(self, model: ModelSpec, found: Footprint, quant: str, device: int) -> float:

@@ -24,7 +24,7 @@ from .goal import Goal
 from .quality import Quality, expected
 from .records import Plan, Room
 from .score import SAME_SPEED, score
-from .sources import Source
+from .sources import Source, native_type
 from .timing import UnitWork
 
 
@@ -68,7 +68,8 @@ class Sizer:
     def quality(self, quant: str | None, imatrix: bool, k: str, v: str) -> Quality:
         """The expected loss of a file type and cache types."""
         file_type = quant or self.model.file_type
-        return expected(file_type, imatrix, self.model.parameters, k, v)
+        native = native_type(self.model)
+        return expected(file_type, imatrix, self.model.parameters, k, v, native=native)
 
     def bound(self, quant: str | None, config: RunConfig, source: Source) -> Speed | None:
         """The speed that this configuration cannot exceed; None where it cannot fit."""

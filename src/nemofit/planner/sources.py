@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nemofit.catalog.model import ModelSpec
-from nemofit.catalog.models import GgufRepo, ModelCard, find_model
+from nemofit.catalog.models import GgufRepo, ModelCard, all_models, find_model
 from nemofit.engines.llama_cpp.launch import Weights
 
 
@@ -29,6 +29,19 @@ class Source:
 def card_of(model: ModelSpec) -> ModelCard | None:
     """The catalog's card of a model that came from there; None for a file."""
     return find_model(model.id) if model.source == "catalog" else None
+
+
+def native_type(model: ModelSpec) -> str | None:
+    """The file type that loses nothing because the weights were trained in it; None: 16 bits.
+
+    A file's is that of the catalog's models of its architecture.
+    """
+    if "native" not in model.memo:
+        card = card_of(model)
+        same = [card] if card else [c for c in all_models() if c.architecture == model.architecture]
+        model.memo["native"] = next((c.native for c in same if c.native), None)
+    found = model.memo["native"]
+    return found if isinstance(found, str) else None
 
 
 def source_of(model: ModelSpec, quant: str | None, imatrix: bool | None) -> Source:
