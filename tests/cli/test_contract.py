@@ -37,6 +37,7 @@ COMMANDS = {
     "probe": ("probe",),
     "probe described": ("probe", "--machine", TWO_CARDS),
     "verify": ("verify", "qwen3-4b", "--log", str(LOGS / "ollama-qwen3-4b.log")),
+    "calibrate": ("calibrate", "--show"),
     "list-models": ("list", "models"),
     "list-quants": ("list", "quants"),
     "list-gpus": ("list", "gpus"),

@@ -54,6 +54,10 @@ class Options:
     entry_name: str | None = None
     repo: str | None = None
     force: bool = False
+    from_file: str | None = None
+    repetitions: str | None = None
+    show: bool = False
+    forget: bool = False
     json: bool = False
     debug: bool = False
 
@@ -235,6 +239,12 @@ OPTIONS: dict[str, Option] = {
         "Models that are on this disk: Ollama's, LM Studio's, the hub's and llama.cpp's.",
         ("--local",),
     ),
+    "from_file": Option(
+        "Take what llama-bench wrote with -o json; - reads it from stdin.", ("--from",), "FILE|-"
+    ),
+    "repetitions": Option("Runs of each test; 3 without it.", ("--repetitions",), "N"),
+    "show": Option("Show what was measured here.", ("--show",)),
+    "forget": Option("Forget what was measured here.", ("--forget",)),
     "json": Option("Print one JSON document instead of text.", ("--json",)),
     "debug": Option("Show the traceback of an error.", ("--debug",), variable="NEMOFIT_DEBUG"),
 }

@@ -109,6 +109,33 @@ def talk(text: str) -> None:
         return
 
 
+class Progress:
+    """A bar on stderr while something runs; silent where nobody looks at a terminal."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._shown = _is_terminal(sys.stderr)
+        self.at(0.0)
+
+    def at(self, share: float, text: str | None = None) -> None:
+        """Show how far it is, from 0 to 1."""
+        self._text = text or self._text
+        if self._shown:
+            done = round(30 * min(max(share, 0.0), 1.0))
+            self._put(f"\r[{'#' * done}{'.' * (30 - done)}] {share:4.0%}  {self._text}\x1b[K")
+
+    def end(self) -> None:
+        """Take the bar away."""
+        if self._shown:
+            self._put("\r\x1b[K")
+
+    def _put(self, text: str) -> None:
+        try:
+            write(text, sys.stderr)
+        except OSError:
+            self._shown = False
+
+
 def abandon_stdout() -> None:
     """Point stdout at nothing, so that the interpreter's last flush cannot fail as well."""
     try:

@@ -258,3 +258,45 @@ class VerifyReport(Envelope):
     verdict: Literal["agrees", "differs", "does-not-fit", "not-compared"]
     verdict_words: str
     notes: tuple[str, ...] = ()
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class CorrectedDevice:
+    """What a device reaches of what was expected of it: factors, 1 as expected.
+
+    ``read`` is on its bandwidth, ``arithmetic`` on the rate of its products, ``overhead`` on the
+    time that an operation takes beside both.
+    """
+
+    device: str
+    read: float
+    arithmetic: float
+    overhead: float
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class MeasuredSpeed:
+    """A measured speed, with what was expected without it."""
+
+    model: str
+    quant: str | None
+    phase: Literal["decode", "prefill"]
+    tokens: int
+    depth: int
+    tokens_per_second: float
+    expected_tokens_per_second: float | None
+    engine: str
+    date: str
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class CalibrateReport(Envelope):
+    """``nemofit calibrate``: what was measured on this machine, and what follows."""
+
+    schema: Literal["nemofit/calibrate/1"] = "nemofit/calibrate/1"
+    file: str
+    host: str | None
+    in_use: bool
+    devices: tuple[CorrectedDevice, ...]
+    measured: tuple[MeasuredSpeed, ...]
+    notes: tuple[str, ...] = ()

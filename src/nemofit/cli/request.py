@@ -141,7 +141,7 @@ def limit_of(options: Options) -> int | None:
     Raises:
         UsageError: Below 1.
     """
-    return None if options.limit is None else _whole("--limit", options.limit, 1)
+    return None if options.limit is None else whole("--limit", options.limit, 1)
 
 
 def _reserve(text: str) -> int | dict[int | None, int]:
@@ -185,13 +185,18 @@ def _knobs(options: Options) -> dict[str, Any]:
     for name, flag, least in _COUNTS:
         text = getattr(options, name)
         if text is not None:
-            knobs[name] = _whole(flag, text, least)
+            knobs[name] = whole(flag, text, least)
     if knobs.get("ubatch", 0) > 2048:
         knobs["batch"] = knobs["ubatch"]
     return knobs
 
 
-def _whole(flag: str, text: str, least: int) -> int:
+def whole(flag: str, text: str, least: int) -> int:
+    """A count that was typed.
+
+    Raises:
+        UsageError: It is none.
+    """
     if not text.isdecimal() or int(text) < least or len(text) > 9:
         raise UsageError(
             f"{flag} {text!r:.40} is not a whole number from {least} up",
@@ -216,7 +221,7 @@ def _on_off(text: str) -> bool:
 
 
 def _layers(text: str) -> int:
-    return (1 << 16) - 1 if text.lower() == "all" else _whole("--gpu-layers", text, 0)
+    return (1 << 16) - 1 if text.lower() == "all" else whole("--gpu-layers", text, 0)
 
 
 def _split(text: str) -> tuple[float, ...]:

@@ -16,6 +16,7 @@ REPORTS: dict[str, type[contract.Envelope]] = {
     "need": choices.NeedReport,
     "probe": reports.ProbeReport,
     "verify": reports.VerifyReport,
+    "calibrate": reports.CalibrateReport,
     "list-models": reports.ListModelsReport,
     "list-quants": reports.ListQuantsReport,
     "list-gpus": reports.ListGpusReport,

@@ -49,6 +49,16 @@ def machine_line(machine: MachineSummary) -> str:
     return ", ".join(parts)
 
 
+BASES = {
+    "measured": "measured here",
+    "published": "published for this card",
+    "computed": "modelled",
+    "assumed": "modelled, with assumptions",
+    "exact": "exact",
+}
+"""Where an estimate of speed comes from, for people."""
+
+
 def kv_text(k: str, v: str) -> str:
     """The cache types, once where they are equal."""
     return k if k == v else f"{k},{v}"
@@ -142,7 +152,7 @@ def facts(plan: PlanRecord) -> Sequence[Block]:
         prefill = speed.prefill_tokens_per_second
         lines.append(
             Line(
-                f"speed: {speed_text(speed)} tokens per second ({speed.basis}), "
+                f"speed: {speed_text(speed)} tokens per second ({BASES[speed.basis]}), "
                 f"prompts {plain(prefill.low)}-{plain(prefill.high)}; {speed.limit}"
             )
         )

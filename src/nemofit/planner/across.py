@@ -245,7 +245,8 @@ class _Across:
             return sizer.best(guess.quant, config, source)
         config = self._settled(model, found.context)
         works = (found.works(guess.quant, self.fastest),)
-        speed = speed_of(works, self.figures, model=model, config=config)
+        machine = self.room.machine
+        speed = speed_of(works, self.figures, model=model, config=config, machine=machine)
         quality = self._quality(model, guess.quant, guess.imatrix)
         scored = merit(quality.loss, speed.decode.likely, found.context, self.goal.prefer)
         return Plan(

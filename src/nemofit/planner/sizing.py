@@ -256,4 +256,5 @@ class Sizer:
         return self._works[key]
 
     def _timed(self, works: tuple[Work, ...], config: RunConfig, room: Room) -> Speed:
-        return speed_of(works, figures_of(room.machine, config), model=self.model, config=config)
+        figures = figures_of(room.machine, config)
+        return speed_of(works, figures, model=self.model, config=config, machine=room.machine)
