@@ -93,6 +93,21 @@ def write(text: str, stream: TextIO | None = None) -> None:
     out.flush()
 
 
+def write_artifact(text: str) -> None:
+    """Write a file's text to stdout to the byte: UTF-8 whatever the locale is.
+
+    Raises:
+        OSError: The stream is closed or full.
+    """
+    binary = getattr(sys.stdout, "buffer", None)
+    if binary is None:
+        write(text)
+        return
+    sys.stdout.flush()
+    binary.write(text.encode("utf-8", "surrogateescape"))
+    binary.flush()
+
+
 def write_json(document: object) -> None:
     """Write one JSON document: indented for a person's terminal, one line elsewhere."""
     import json

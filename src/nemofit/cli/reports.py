@@ -69,6 +69,44 @@ class CheckReport(Envelope):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
+class DownloadRecord:
+    """What has to be fetched before a run: ``bytes`` in all, of which some may be there.
+
+    Without a ``directory`` the machine is another one; ``free_bytes`` is then null as well.
+    """
+
+    what: str
+    bytes: int
+    present_bytes: int
+    partial_bytes: int
+    missing_bytes: int
+    directory: str | None
+    free_bytes: int | None
+    licence: str | None
+    conditions: str | None
+    gated: bool
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class LaunchReport(Envelope):
+    """``nemofit launch``: ``artifact`` is the text of ``format``; ``arguments`` go to ``program``.
+
+    ``download`` null: the weights are a file of this machine.
+    """
+
+    schema: Literal["nemofit/launch/1"] = "nemofit/launch/1"
+    engine: str
+    format: str
+    program: str
+    arguments: tuple[str, ...]
+    environment: dict[str, str]
+    artifact: str
+    download: DownloadRecord | None
+    notes: tuple[str, ...]
+    plan: PlanRecord
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class ListedModel:
     """A model of the catalog."""
 

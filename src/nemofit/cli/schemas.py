@@ -14,6 +14,7 @@ REPORTS: dict[str, type[contract.Envelope]] = {
     "plan": contract.PlanReport,
     "compare": choices.CompareReport,
     "need": choices.NeedReport,
+    "launch": reports.LaunchReport,
     "probe": reports.ProbeReport,
     "verify": reports.VerifyReport,
     "calibrate": reports.CalibrateReport,

@@ -16,6 +16,11 @@ _MODEL_KNOBS = (
     "tensor_split",
     "cpu_moe_layers",
     "engine",
+    "tensor_parallel",
+    "pipeline_parallel",
+    "utilization",
+    "cpu_offload",
+    "eager",
 )
 _MACHINE = ("machine", "reserve", "assume_idle", "catalog")
 _GOAL = ("prefer", "min_tps", "min_context", "max_vram", "quality")
@@ -94,6 +99,26 @@ COMMANDS: dict[str, Entry] = {
         (
             "nemofit need nemotron --context 32k --min-tps 20",
             "nemofit need qwen3-8b -q Q8_0 --prices prices.yaml --power-price 0.30",
+        ),
+        required=("model",),
+    ),
+    "launch": Entry(
+        "Print what runs the best plan: a command, a script, a unit, a container.",
+        (
+            "model",
+            *_MODEL_KNOBS,
+            *_GOAL,
+            "format",
+            "launch_program",
+            "port",
+            "launch_directory",
+            *_MACHINE,
+            *_ALWAYS,
+        ),
+        (
+            "nemofit launch nemotron",
+            "nemofit launch nemotron --format script > run.sh",
+            "nemofit launch ./model.gguf --format systemd > ~/.config/systemd/user/llm.service",
         ),
         required=("model",),
     ),

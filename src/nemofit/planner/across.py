@@ -96,7 +96,9 @@ class _Across:
         self.config = config_of(self.room, self.goal, context)
         plain = {k: v for k, v in knobs.items() if k not in _ON_GPUS}
         self.known = footprints(
-            config_of(self.room, replace(self.goal, knobs=plain), context),
+            config_of(self.room, replace(self.goal, knobs=plain), context).replace(
+                tensor_split=None
+            ),
             (goal.quant,) if goal.quant else LADDER,
             goal.imatrix,
             prepare=prepare,
@@ -263,6 +265,7 @@ class _Across:
             ollama_tag=source.ollama_tag,
             score=scored,
             notes=notes_of(model, config, source),
+            engine=self.goal.engine,
         )
 
     def _settled(self, model: ModelSpec, context: int) -> RunConfig:

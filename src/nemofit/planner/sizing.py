@@ -158,6 +158,7 @@ class Sizer:
             weights=source.weights,
             ollama_tag=source.ollama_tag,
             notes=notes_of(self.model, config, source),
+            engine=self.goal.engine,
         )
         return replace(plan, score=score(plan, self.goal.prefer))
 
