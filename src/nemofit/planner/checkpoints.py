@@ -220,6 +220,11 @@ def card_for(model: ModelSpec, engine: str) -> ModelCard:
             f"{engine} runs checkpoints of the hub, and {model.source} is a GGUF file",
             "name a model of the catalog, or use --engine llama.cpp",
         )
+    if card.hf_repo is None and not card.vllm:
+        raise UsageError(
+            f"no checkpoint of {card.id} is known to the catalog",
+            "name another model, or use --engine llama.cpp",
+        )
     return card
 
 

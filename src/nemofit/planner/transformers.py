@@ -44,6 +44,13 @@ class TransformersSearch:
         self.model = model
         self.goal = goal
         self.card = card_for(model, "transformers")
+        own = next((c.repo for c in self.card.vllm if c.format == "bf16"), self.card.hf_repo)
+        if own is None:
+            raise UsageError(
+                f"no 16-bit checkpoint of {self.card.id} is known to the catalog",
+                "name another model, or use --engine vllm or llama.cpp",
+            )
+        self.checkpoint = own
         whole = room_for(machine, goal)
         self.room = whole if _all_usable(whole) else whole.without_gpus()
         self.considered = 0
@@ -123,7 +130,7 @@ class TransformersSearch:
             quality=quality_of(quant),
             speed_note=NO_SPEED,
             score=merit(quant, self.model.parameters, config.context, self.goal.prefer),
-            checkpoint=self.card.hf_repo,
+            checkpoint=self.checkpoint,
             file_bytes=size,
             config=config,
             account=account,

@@ -99,8 +99,9 @@ class VllmSearch:
             UnknownNameError: The format that was asked for is not among them.
         """
         listed = [(c.repo, find_format(c.format)) for c in self.card.vllm]
-        if not any(fmt.name == "bf16" for _, fmt in listed) and not listed_only(listed):
-            listed.insert(0, (self.card.hf_repo, find_format("bf16")))
+        own = self.card.hf_repo
+        if own and not any(fmt.name == "bf16" for _, fmt in listed) and not listed_only(listed):
+            listed.insert(0, (own, find_format("bf16")))
         if any(self._capability(gpu) < _BF16 for gpu in self._cards(1)):
             half = find_format("fp16")
             listed = [(repo, half if fmt.name == "bf16" else fmt) for repo, fmt in listed]
