@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from nemofit.catalog.model import ModelSpec
-
 from nemofit.machine.records import Machine
 from nemofit.planner.records import EnginePlan
 
@@ -113,9 +112,7 @@ def single(options: Options, engine: str, machine: Machine) -> Found:
         plan, nearest = _checkpoint(engine)(
             model, machine, request.checkpoint_goal_of(options, engine)
         )
-        return Found(
-            plan=plan, nearest=nearest, misses=None if plan.fits else "it does not fit"
-        )
+        return Found(plan=plan, nearest=nearest, misses=None if plan.fits else "it does not fit")
     from nemofit.planner.limits import unmet
 
     wanted = request.goal_of(options)

@@ -39,15 +39,12 @@ def defaults(gpus: tuple[Gpu, ...], context: int) -> dict[str, Any]:
     """The knobs that Ollama sets for a context, as far as they do not depend on the model."""
     attention = settings.flash_attention(gpus)
     batch = settings.automatic_batch(context, gpus, attention=attention)
-    found: dict[str, Any] = {
+    return {
         "batch": batch,
         "ubatch": batch,
         "flash_attention": attention,
         "mmap": bool(gpus),
     }
-    if len(gpus) > 1:  # the engine's own split: what is free on each
-        found["tensor_split"] = tuple(float(_free(gpu) >> 20) for gpu in gpus)
-    return found
 
 
 def goal_for(goal: Goal, model: ModelSpec, machine: Machine, *, own_context: bool) -> Goal:
@@ -74,6 +71,8 @@ def goal_for(goal: Goal, model: ModelSpec, machine: Machine, *, own_context: boo
     if "ubatch" in knobs:
         knobs["batch"] = knobs["ubatch"]
     settings.check(RunConfig(**knobs))
+    if len(machine.gpus) > 1:  # the engine's own split: what is free on each
+        knobs["tensor_split"] = tuple(float(_free(gpu) >> 20) for gpu in machine.gpus)
     context = goal.context
     if context is None and own_context:
         context = settings.default_context(model, machine.gpus) * knobs["parallel"]
@@ -195,7 +194,7 @@ def rank(model: ModelSpec, machine: Machine, goal: Goal, count: int) -> Ranking:
     found = ranked(model, machine, wanted, count)
     alone = on_one_card(machine, found.plans[0])
     if alone is not None:
-        found = ranked(model, alone, wanted, count)
+        found = ranked(model, alone, goal_for(goal, model, alone, own_context=False), count)
     return replace(found, plans=[finished(plan) for plan in found.plans])
 
 
@@ -209,5 +208,6 @@ def single(model: ModelSpec, machine: Machine, goal: Goal) -> tuple[Plan, tuple[
     plan, changes = single_plan(model, machine, wanted)
     alone = on_one_card(machine, plan) if plan.fits else None
     if alone is not None:
-        plan, changes = single_plan(model, alone, wanted)
+        same = replace(goal, context=wanted.context)
+        plan, changes = single_plan(model, alone, goal_for(same, model, alone, own_context=False))
     return finished(plan), changes

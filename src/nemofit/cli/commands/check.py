@@ -64,9 +64,7 @@ def answer(options: Options) -> Answer:
     return Answer(report, lambda: _view(report), 0 if fits else _NO)
 
 
-def _found(
-    options: Options, engine: str, machine: Machine
-) -> tuple[engines.Found, str | None]:
+def _found(options: Options, engine: str, machine: Machine) -> tuple[engines.Found, str | None]:
     """The best plan, or the one that comes nearest; why it will not do."""
     if engine in engines.CHECKPOINT_ENGINES:
         try:

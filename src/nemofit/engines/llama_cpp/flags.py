@@ -89,7 +89,7 @@ def _experts(values: Option, known: Mapping[str, str]) -> tuple[list[Option], st
     return [("-ot", rf"blk\.({blocks})\.ffn_(up|down|gate|gate_up)_(ch|)exps=CPU")], None
 
 
-def _devices(values: Option, known: Mapping[str, str]) -> tuple[list[Option], str | None]:
+def _devices(values: Option, _: Mapping[str, str]) -> tuple[list[Option], str | None]:
     """Without the flag, no device means no layer on one; single devices cannot be chosen."""
     if values == ("none",):
         return [("-ngl", "0")], None

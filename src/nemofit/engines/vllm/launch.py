@@ -139,7 +139,7 @@ def compose_service(
     return Service(
         name="vllm",
         image=IMAGE,
-        arguments=tuple(server_arguments(config, model, port)[2:]),
+        arguments=tuple(server_arguments(config, model, None if port == _PORT else port)[2:]),
         variables=dict(variables or {}),
         passed=("HF_TOKEN",),
         port=port,
