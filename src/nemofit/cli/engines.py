@@ -132,11 +132,9 @@ def single(options: Options, engine: str, machine: Machine) -> Found:
 def _checkpoint(
     engine: str,
 ) -> Callable[[ModelSpec, Machine, CheckpointGoal], tuple[EnginePlan, str | None]]:
-    if engine == "vllm":
-        from nemofit.planner.vllm import single
-    else:
-        from nemofit.planner.transformers import single
-    return single
+    from nemofit.planner import transformers, vllm
+
+    return vllm.single if engine == "vllm" else transformers.single
 
 
 def download_directory(engine: str) -> Path:

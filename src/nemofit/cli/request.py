@@ -185,7 +185,7 @@ def checkpoint_goal_of(options: Options, engine: str) -> CheckpointGoal:
 
 
 def _optional(flag: str, text: str | None) -> int | None:
-    return None if text is None else _whole(flag, text, 1)
+    return None if text is None else whole(flag, text, 1)
 
 
 def _number(flag: str, text: str | None, example: str) -> float | None:
