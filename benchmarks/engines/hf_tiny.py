@@ -6,6 +6,7 @@ benchmarks.engines.hf_tiny DIR`` writes them all.
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,14 @@ TINY: dict[str, tuple[str, Fields]] = {
          "mamba_num_heads": 8, "mamba_head_dim": 16, "ssm_state_size": 16, "n_groups": 2,
          "conv_kernel": 4, "use_conv_bias": True},
     ),
+    "nemotron-h-moe": (
+        "nemotron_h",
+        {**DENSE, "hybrid_override_pattern": "MEM*E", "num_hidden_layers": 5, "head_dim": 16,
+         "mamba_num_heads": 8, "mamba_head_dim": 16, "ssm_state_size": 16, "n_groups": 2,
+         "conv_kernel": 4, "use_conv_bias": True, "n_routed_experts": 4, "num_experts_per_tok": 2,
+         "moe_intermediate_size": 24, "moe_shared_expert_intermediate_size": 40,
+         "n_shared_experts": 1, "num_nextn_predict_layers": 0},
+    ),
     "command-r": ("cohere", DENSE),
     "command-r7b": ("cohere2", {**DENSE, "rotary_pct": 1.0, "sliding_window": 64,
                     "num_hidden_layers": 4}),
@@ -143,6 +152,20 @@ TINY: dict[str, tuple[str, Fields]] = {
 """By a short name: the library's model type and the fields of its configuration."""
 
 
+EDITS: dict[str, Fields] = {
+    "falcon": {"num_kv_heads": None},
+    "granite-hybrid": {"layer_types": ["mamba", "attention", "mamba"]},
+    "nemotron-h": {
+        "hybrid_override_pattern": "M-M*-", "layers_block_type": None, "n_routed_experts": None,
+        "num_hidden_layers": 5,
+        "num_experts_per_tok": None, "n_group": None, "topk_group": None,
+        "norm_topk_prob": None, "routed_scaling_factor": None,
+    },
+    "phimoe": {"architectures": ["PhiMoEForCausalLM"]},
+}  # fmt: skip
+"""Fields as published repositories have them, where the library saves them in words of its own."""
+
+
 def save(name: str, directory: Path) -> Path:
     """Write one of the tiny checkpoints.
 
@@ -157,6 +180,10 @@ def save(name: str, directory: Path) -> Path:
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     target = directory / name
     model.save_pretrained(target, max_shard_size="100KB")
+    path = target / "config.json"
+    edits = EDITS.get(name, {})
+    edited = json.loads(path.read_text()) | edits
+    path.write_text(json.dumps({k: v for k, v in edited.items() if edits.get(k, 0) is not None}))
     return target
 
 

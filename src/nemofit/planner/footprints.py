@@ -196,8 +196,7 @@ def _work_out(
             op_offload=config.op_offload and not on_host,
         )
         found: dict[str, Any] = {}
-        native = [card.native] if card.native and len(quants) > 1 else []
-        for quant in dict.fromkeys((*quants, *native)):
+        for quant in quants:
             made = source_of(model, quant, imatrix).imatrix
             if not made and needs_imatrix(model, quant):
                 continue

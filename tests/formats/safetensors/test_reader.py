@@ -45,7 +45,7 @@ def test_a_model_of_the_hugging_face_cache(tmp_path: Path) -> None:
     """The cache's layout: files are links into blobs/, refs/main names the snapshot."""
     root = tmp_path / "models--owner--Tiny-Llama"
     files = checkpoint(root / "blobs", LLAMA, llama())
-    for revision in ("0123abc", "4567def"):
+    for revision in ("0a" * 20, "1b" * 20):
         snapshot = root / "snapshots" / revision
         snapshot.mkdir(parents=True)
         for file in os.listdir(files):
@@ -53,9 +53,9 @@ def test_a_model_of_the_hugging_face_cache(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds 2 snapshots"):
         read_checkpoint(root)
     (root / "refs").mkdir()
-    (root / "refs" / "main").write_text("4567def")
+    (root / "refs" / "main").write_text("1b" * 20)
     assert load_model(root).id == "Tiny-Llama"
-    assert load_model(root / "snapshots" / "0123abc").id == "Tiny-Llama"
+    assert load_model(root / "snapshots" / ("0a" * 20)).id == "Tiny-Llama"
 
 
 def test_tied_weights_count_once(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def family_of(c: Config) -> Family | None:
     if name in ("Mistral3ForConditionalGeneration", "Ministral3ForCausalLM") and kind == "mistral4":
         return Family("mistral4", sparse.latent)
     if name == "NemotronHForCausalLM" and hybrid.EXPERT_LAYERS & set(hybrid.layer_kinds(c)):
-        return Family("nemotron_h_moe", hybrid.nemotron_hybrid)
+        return Family("nemotron_h_moe", hybrid.nemotron_hybrid, next_tokens=True)
     return FAMILIES.get(name)
 
 

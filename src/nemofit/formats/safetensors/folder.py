@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from nemofit.errors import DataError
 from nemofit.formats.gguf.reader import shown
+from nemofit.formats.hub_cache import current_snapshot
 from nemofit.formats.ranged import LocalFile, Ranged
 from nemofit.units import MIB
 
@@ -86,21 +87,12 @@ class LocalFolder:
 
 
 def snapshot(path: Path) -> Path:
-    """The directory with the files, where ``path`` is a model of the Hugging Face cache.
-
-    Such a model keeps its revisions in ``snapshots/``, and ``refs/main`` names the newest; source:
-    huggingface/huggingface_hub, ``docs/source/en/guides/manage-cache.md``.
-    """
+    """The directory with the files, where ``path`` is a model of the Hugging Face cache."""
     revisions = path / "snapshots"
     if not revisions.is_dir() or (path / CONFIG).exists():
         return path
-    try:
-        main = (path / "refs" / "main").read_text(encoding="utf-8").strip()
-        if main.isalnum() and (revisions / main).is_dir():
-            return revisions / main
-    except (OSError, ValueError):
-        pass
-    found = sorted(p for p in revisions.iterdir() if p.is_dir())
+    current = current_snapshot(path)
+    found = [current] if current else [p for p in revisions.iterdir() if p.is_dir()]
     if len(found) != 1:
         raise DataError(
             f"{shown(path.name)} holds {len(found)} snapshots", "name one of its snapshots/"

@@ -188,6 +188,9 @@ _OF_ARCHITECTURE: Final[Mapping[str, Mapping[str, Meanings]]] = {
 }
 _PREDICTED = {"fc": "eh_proj", "pre_fc_norm_embedding": "enorm", "pre_fc_norm_hidden": "hnorm",
               "norm": "shared_head.norm"}  # fmt: skip
+# conversion/nemotron.py: the second layer's own norms
+_FOLDED = {"norm.weight": "post_attention_layernorm.weight",
+           "final_layernorm.weight": "shared_head.norm.weight"}  # fmt: skip
 
 
 class Place(NamedTuple):
@@ -202,12 +205,13 @@ class Place(NamedTuple):
     module: str
 
 
-def place_of(name: str, layers: int) -> Place | None:
+def place_of(name: str, layers: int, architecture: str = "") -> Place | None:
     """The place of a tensor in the language model; None for a vision tower and the like.
 
     Args:
         name: As in the file.
         layers: Layers of the model; next-token layers under a name of their own come after them.
+        architecture: GGUF architecture; Nemotron-H's two next-token layers become one block.
     """
     if _OTHERS.search(name) or _UNUSED.search(name):
         return None
@@ -219,6 +223,11 @@ def place_of(name: str, layers: int) -> Place | None:
     found = _LAYER.search(name)
     if found is None:
         return Place(None, name)
+    if own.startswith("mtp.") and architecture == "nemotron_h_moe":
+        module = found.group(2)
+        if found.group(1) == "1":
+            module = _FOLDED.get(module, module)
+        return Place(layers, module)
     number = int(found.group(1)) + (layers if own.startswith("mtp.") else 0)
     return Place(number, found.group(2))
 

@@ -133,7 +133,7 @@ def _checkpoint(folder: Folder, files: Iterable[str], c: Config | None) -> Check
 def _model(folder: Folder, c: Config, family: Family, stored: Checkpoint, id: str) -> ModelSpec:
     m = metadata_of(c, family)
     blocks = int(m["block_count"])  # type: ignore[arg-type]
-    places = [place_of(t.name, blocks) for t in stored.tensors]
+    places = [place_of(t.name, blocks, family.architecture) for t in stored.tensors]
     appended = _append(m, places, blocks) if family.next_tokens else 0
     _flags(m, c, places, blocks, stored)
     tensors = tensors_of(family.architecture, m)
@@ -185,9 +185,10 @@ def _append(m: Metadata, places: Iterable[Place | None], blocks: int) -> int:
         return 0
     m["block_count"] = blocks + appended
     m["nextn_predict_layers"] = appended
-    recurrent = m.get("attention.recurrent_layers")
-    if isinstance(recurrent, tuple):
-        m["attention.recurrent_layers"] = recurrent + (False,) * appended
+    for key, value in m.items():
+        if isinstance(value, tuple) and len(value) == blocks:
+            added = False if isinstance(value[0], bool) else max(value)
+            m[key] = (*value, *(added,) * appended)
     return appended
 
 
@@ -310,10 +311,18 @@ def _dtypes(stored: Checkpoint) -> str:
     return ", ".join(list(stored.dtype_bytes)[:3]) or "no tensors"
 
 
+_CONVERTED = ("compressed-tensors", "fp8", "gptq", "mxfp4", "nvfp4")  # conversion/base.py
+
+
 def _notes(stored: Checkpoint) -> tuple[str, ...]:
     notes = []
     if stored.quantization is not None:
         notes.append(f"stored as {stored.quantization}")
+        if stored.quantization.method not in _CONVERTED:
+            notes.append(
+                f"llama.cpp's converter does not read {stored.quantization.method}: for a GGUF"
+                " file take the 16-bit original"
+            )
     others = stored.other_bytes
     if others:
         listed = ", ".join(f"{word} {gb(n)}" for word, n in list(others.items())[:4])
