@@ -32,7 +32,9 @@ from nemofit.engines.llama_cpp.config import RunConfig
 from nemofit.units import MIB
 
 SDIST = ("llama-cpp-python", "0.3.36")  # carries llama.cpp 0.5.0-dev, commit 0c1e570
-TARGETS = ("llama-quantize", "llama-fit-params", "ggml-rpc-server", "llama-server")
+TARGETS = (
+    "llama-quantize", "llama-fit-params", "ggml-rpc-server", "llama-server", "llama-bench",
+)  # fmt: skip
 CMAKE_FLAGS = (
     "-DCMAKE_BUILD_TYPE=Release",
     "-DGGML_RPC=ON",

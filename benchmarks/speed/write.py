@@ -24,6 +24,7 @@ def write_fitted(
     path: Path,
     values: Mapping[str, Any],
     rows: Mapping[str, int],
+    cards: Mapping[str, int],
     spreads: Mapping[str, tuple[float, float]],
     n: int,
 ) -> None:
@@ -33,6 +34,7 @@ def write_fitted(
         path: The module.
         values: The constants, nested.
         rows: Measurements by family.
+        cards: Decode measurements by card, of runs on one card alone.
         spreads: Factors to the ends of the range by kind of run.
         n: Measurements in all.
     """
@@ -40,6 +42,8 @@ def write_fitted(
     text += f"VALUES: dict[str, Any] = {_dict(values)}\n\n"
     text += f"ROWS: dict[str, int] = {_dict(dict(sorted(rows.items())))}\n"
     text += '"""Measurements by family; a family that is not here has none."""\n\n'
+    text += f"CARDS: dict[str, int] = {_dict(dict(sorted(cards.items())))}\n"
+    text += '"""Decode measurements by card, on one card alone."""\n\n'
     text += f"SPREADS: dict[str, tuple[float, float]] = {_dict(spreads)}\n"
     text += '"""Factors from the likely speed to the low and the high one, see :mod:`.spread`."""\n'
     path.write_text(text, encoding="utf-8")

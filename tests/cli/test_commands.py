@@ -118,12 +118,11 @@ def test_more_is_reserved_when_asked(say: Say) -> None:
 
 
 def test_ollama_command(say: Say) -> None:
-    """The tag whose weights have the file type; none known: says so."""
+    """The tag whose weights have the file type; where there is none, the file on the hub."""
     args = ("plan", "nemotron", "--machine", TWO_CARDS, "--engine", "ollama", "--json")
-    assert "nemotron:70b" in say(*args, "-q", "Q4_K_M").json["command"]
-    other = say(*args, "-q", "IQ3_M").json
-    assert other["command"] is None
-    assert "no Ollama tag" in other["command_note"]
+    assert "ollama pull nemotron:70b " in say(*args, "-q", "Q4_K_M").json["command"]
+    other = say(*args, "-q", "IQ3_M").json["command"]
+    assert "ollama pull hf.co/bartowski/Llama-3.1-Nemotron-70B-Instruct-HF-GGUF:IQ3_M " in other
 
 
 def test_the_catalog_is_ranked(say: Say, monkeypatch: pytest.MonkeyPatch) -> None:

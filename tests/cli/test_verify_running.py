@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -14,35 +9,10 @@ from benchmarks.accuracy.engine import Engine, Load
 from benchmarks.accuracy.sparse import ModelFiles, cut
 from command_lines import NO_CARD, Say
 from live_server import LiveServer
+from stand_in_server import served
 from test_contract import validate
 
 import nemofit
-
-
-@contextmanager
-def served(**answers: object) -> Iterator[str]:
-    """A server on loopback that answers paths of an API; anything else is 404."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            found = answers.get(self.path.strip("/").replace("/", "_"))
-            body = found if isinstance(found, bytes) else json.dumps(found).encode()
-            self.send_response(404 if found is None else 200)
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            return
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def test_a_running_server_with_its_log(

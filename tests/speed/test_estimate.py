@@ -23,7 +23,7 @@ def test_order_and_units(llama_8b: ModelSpec) -> None:
     prompt_ms = 1e3 * 512 / found.prefill.likely
     assert prompt_ms + token_ms == pytest.approx(found.time_to_first_token_ms.likely)
     assert prompt_ms + 100 * token_ms == pytest.approx(found.total_ms.likely)
-    assert found.basis == "computed"
+    assert found.basis == "published"
     assert found.notes == ()
 
 

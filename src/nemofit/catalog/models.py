@@ -131,6 +131,7 @@ class ModelCard:
         context: Trained context in tokens; ``context_note`` says how to get more.
         parameters: Published count of all parameters, None where none is published.
         active: Published count without the unused experts.
+        native: File type that holds the weights as they were trained, None: 16 bits.
         released: Date as far as known: ``2024-07-23``, ``2024-10``.
         languages: ISO 639-1 codes.
         ollama: Tags, the one to pull by default first.
@@ -149,6 +150,7 @@ class ModelCard:
     context_note: str | None
     parameters: int | None
     active: int | None
+    native: str | None
     licence: Licence | None
     released: str | None
     languages: tuple[str, ...]
@@ -279,6 +281,7 @@ def _card(id: str, entry: Mapping[str, Any]) -> ModelCard:
         context_note=entry.get("context_note"),
         parameters=published.get("total"),
         active=published.get("active"),
+        native=entry.get("native"),
         licence=Licence(
             name=licence["name"],
             conditions=licence.get("conditions"),

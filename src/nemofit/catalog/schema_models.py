@@ -188,6 +188,7 @@ class ModelEntry(_Fields):
     context: Count | None = None
     context_note: Text | None = None
     parameters: Parameters | None = None
+    native: Short | None = None
     scores: list[Score] = []
     gguf: list[GgufRepo] = []
     ollama: dict[Short, OllamaTag] = {}

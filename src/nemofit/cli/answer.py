@@ -17,9 +17,11 @@ class Answer:
         view: Turns the record into blocks for people; None: the answer is a document.
         exit_code: 0 it fits or the question was answered; 3 a definite no; 5 hardware unreadable.
         notes: Talk beside the data, for stderr.
+        artifact: What stdout gets instead of a view, to the byte.
     """
 
     record: object
     view: Callable[[], Iterable[Block]] | None
     exit_code: int = 0
     notes: tuple[str, ...] = ()
+    artifact: str | None = None

@@ -52,7 +52,9 @@ def _answer(name: str, options: Options) -> int:
     for note in answer.notes:
         output.talk(f"note: {note}")
     try:
-        if options.json or answer.view is None:
+        if answer.artifact is not None and not options.json:
+            output.write_artifact(answer.artifact)
+        elif options.json or answer.view is None:
             from .contract import to_json
 
             output.write_json(to_json(answer.record))

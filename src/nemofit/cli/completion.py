@@ -83,6 +83,18 @@ def _engines() -> Iterable[str]:
     return ENGINES
 
 
+def _formats() -> Iterable[str]:
+    from nemofit.engines.artifacts import FORMATS
+
+    return FORMATS
+
+
+def _programs() -> Iterable[str]:
+    from nemofit.engines.llama_cpp.launch import PROGRAMS
+
+    return PROGRAMS
+
+
 def _schemas() -> Iterable[str]:
     from .schemas import REPORTS
 
@@ -97,6 +109,8 @@ preferences = _from(_preferences)
 qualities = _from(_qualities)
 sorts = _from(_sorts)
 engines = _from(_engines)
+formats = _from(_formats)
+programs = _from(_programs)
 schemas = _from(_schemas)
 on_off = _from(lambda: ("on", "off"))
 lists = _from(lambda: ("models", "quants", "gpus", "engines", "machines"))

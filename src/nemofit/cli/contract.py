@@ -93,8 +93,61 @@ class ConfigRecord:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
+class VllmConfigRecord:
+    """vLLM's knobs by its own names; null: vLLM's default for the card."""
+
+    max_model_len: int
+    tensor_parallel_size: int
+    pipeline_parallel_size: int
+    gpu_memory_utilization: float
+    kv_cache_dtype: str
+    max_num_seqs: int | None
+    max_num_batched_tokens: int | None
+    cpu_offload_gb: float
+    enforce_eager: bool
+    block_size: int
+    dtype: str
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class TransformersConfigRecord:
+    """What decides a run with transformers; ``max_memory`` in bytes by device, null: not set."""
+
+    context: int
+    batch: int
+    dtype: str
+    quantization: str
+    double_quant: bool
+    device_map: str
+    max_memory: dict[str, int] | None
+    attention: str
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class LineRecord:
+    """One line of an engine's own account; what it subtracts from its share is negative."""
+
+    name: str
+    bytes: int
+    basis: Basis
+    note: str
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ServingRecord:
+    """What vLLM will print of its cache, and the longest ``max_model_len`` that would start."""
+
+    kv_tokens: int
+    max_concurrency: float
+    longest_model_len: int
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class DeviceRecord:
-    """Bytes on one device by kind. Without a budget, ``budget_bytes_note`` says why."""
+    """Bytes on one device by kind. Without a budget, ``budget_bytes_note`` says why.
+
+    ``lines`` is the engine's own account of the device where it keeps one.
+    """
 
     name: str
     weights_bytes: int
@@ -104,6 +157,7 @@ class DeviceRecord:
     total_bytes: int
     budget_bytes: int | None
     budget_bytes_note: str | None = None
+    lines: tuple[LineRecord, ...] = ()
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -134,13 +188,14 @@ class PlanRecord:
     """A configuration with everything known about it.
 
     ``verdict`` is for programs, ``verdict_words`` for people. ``command`` null: ``command_note``
-    says why there is none.
+    says why there is none. ``config`` is that of ``engine``. ``checkpoint``, ``serving`` and
+    ``device_map`` are there for the engines that have such.
     """
 
     model: ModelRecord
     quant: QuantRecord
     engine: str
-    config: ConfigRecord
+    config: ConfigRecord | VllmConfigRecord | TransformersConfigRecord
     memory: MemoryRecord
     speed: SpeedRecord | None
     speed_note: str | None
@@ -150,6 +205,9 @@ class PlanRecord:
     command: str | None
     command_note: str | None
     notes: tuple[str, ...] = ()
+    checkpoint: str | None = None
+    serving: ServingRecord | None = None
+    device_map: dict[str, int | str] | None = None
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -21,6 +21,16 @@ def prepare(catalog: str | None) -> None:
     personal = personal_directory(catalog)
     store.use_personal_catalog(personal, must_exist=bool(catalog))
     store.use_cache(cache_directory())
+    if os.path.exists(calibration_file()):
+        from . import calibration
+
+        calibration.use(calibration_file())
+
+
+def calibration_file() -> Path:
+    """Where what was measured on this machine is kept."""
+    own = store.default_personal_directory(os.environ, sys.platform, home())
+    return own / "calibration.json"
 
 
 def personal_directory(catalog: str | None) -> Path | None:

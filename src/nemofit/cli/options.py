@@ -26,6 +26,11 @@ class Options:
     tensor_split: str | None = None
     cpu_moe_layers: str | None = None
     engine: str | None = None
+    tensor_parallel: str | None = None
+    pipeline_parallel: str | None = None
+    utilization: str | None = None
+    cpu_offload: str | None = None
+    eager: bool = False
     prefer: str | None = None
     min_tps: str | None = None
     min_context: str | None = None
@@ -44,6 +49,8 @@ class Options:
     assume_idle: bool = False
     catalog: str | None = None
     directory: str | None = None
+    format: str | None = None
+    port: str | None = None
     what: str | None = None
     name: str | None = None
     local: bool = False
@@ -54,6 +61,10 @@ class Options:
     entry_name: str | None = None
     repo: str | None = None
     force: bool = False
+    from_file: str | None = None
+    repetitions: str | None = None
+    show: bool = False
+    forget: bool = False
     json: bool = False
     debug: bool = False
 
@@ -131,8 +142,22 @@ OPTIONS: dict[str, Option] = {
         "Keep the experts of the first N blocks in host memory.", ("--cpu-moe-layers",), "N"
     ),
     "engine": Option(
-        "Whose command to print: llama.cpp or ollama.", ("--engine",), "ENGINE", complete="engines"
+        "What shall run it: llama.cpp, ollama, vllm or transformers.",
+        ("--engine",),
+        "ENGINE",
+        complete="engines",
     ),
+    "tensor_parallel": Option(
+        "vLLM: GPUs that share every layer.", ("--tensor-parallel-size",), "N"
+    ),
+    "pipeline_parallel": Option(
+        "vLLM: groups of GPUs with whole layers each.", ("--pipeline-parallel-size",), "N"
+    ),
+    "utilization": Option(
+        "vLLM: share of each GPU's memory to take.", ("--gpu-memory-utilization",), "X"
+    ),
+    "cpu_offload": Option("vLLM: GiB of weights per GPU in RAM.", ("--cpu-offload-gb",), "N"),
+    "eager": Option("vLLM: no CUDA graphs.", ("--enforce-eager",)),
     "prefer": Option(
         "What to favour: quality, speed, context or balanced.",
         ("--prefer",),
@@ -202,6 +227,26 @@ OPTIONS: dict[str, Option] = {
     "directory": Option(
         "Where the model file would go; its free space is checked.", ("--directory",), "DIR"
     ),
+    "launch_directory": Option(
+        "Where the weights shall be kept; without it: the engine's own place.",
+        ("--directory",),
+        "DIR",
+        field="directory",
+    ),
+    "format": Option(
+        "What to print: shell, script, compose, systemd, powershell, modelfile or python.",
+        ("--format",),
+        "FORMAT",
+        complete="formats",
+    ),
+    "launch_program": Option(
+        "Program of llama.cpp: llama-server, llama-cli or llama-bench, or where it lies.",
+        ("--program",),
+        "NAME|DIR|FILE",
+        complete="programs",
+        field="program",
+    ),
+    "port": Option("Where the server listens.", ("--port",), "N"),
     "what": Option("models, quants, gpus, engines or machines.", (), "WHAT", complete="lists"),
     "name": Option("A command; without it: their names.", (), "[NAME]", complete="schemas"),
     "program": Option(
@@ -235,6 +280,12 @@ OPTIONS: dict[str, Option] = {
         "Models that are on this disk: Ollama's, LM Studio's, the hub's and llama.cpp's.",
         ("--local",),
     ),
+    "from_file": Option(
+        "Take what llama-bench wrote with -o json; - reads it from stdin.", ("--from",), "FILE|-"
+    ),
+    "repetitions": Option("Runs of each test; 3 without it.", ("--repetitions",), "N"),
+    "show": Option("Show what was measured here.", ("--show",)),
+    "forget": Option("Forget what was measured here.", ("--forget",)),
     "json": Option("Print one JSON document instead of text.", ("--json",)),
     "debug": Option("Show the traceback of an error.", ("--debug",), variable="NEMOFIT_DEBUG"),
 }

@@ -93,6 +93,21 @@ def write(text: str, stream: TextIO | None = None) -> None:
     out.flush()
 
 
+def write_artifact(text: str) -> None:
+    """Write a file's text to stdout to the byte: UTF-8 whatever the locale is.
+
+    Raises:
+        OSError: The stream is closed or full.
+    """
+    binary = getattr(sys.stdout, "buffer", None)
+    if binary is None:
+        write(text)
+        return
+    sys.stdout.flush()
+    binary.write(text.encode("utf-8", "surrogateescape"))
+    binary.flush()
+
+
 def write_json(document: object) -> None:
     """Write one JSON document: indented for a person's terminal, one line elsewhere."""
     import json
@@ -107,6 +122,33 @@ def talk(text: str) -> None:
         write(text + "\n", sys.stderr)
     except OSError:
         return
+
+
+class Progress:
+    """A bar on stderr while something runs; silent where nobody looks at a terminal."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._shown = _is_terminal(sys.stderr)
+        self.at(0.0)
+
+    def at(self, share: float, text: str | None = None) -> None:
+        """Show how far it is, from 0 to 1."""
+        self._text = text or self._text
+        if self._shown:
+            done = round(30 * min(max(share, 0.0), 1.0))
+            self._put(f"\r[{'#' * done}{'.' * (30 - done)}] {share:4.0%}  {self._text}\x1b[K")
+
+    def end(self) -> None:
+        """Take the bar away."""
+        if self._shown:
+            self._put("\r\x1b[K")
+
+    def _put(self, text: str) -> None:
+        try:
+            write(text, sys.stderr)
+        except OSError:
+            self._shown = False
 
 
 def abandon_stdout() -> None:

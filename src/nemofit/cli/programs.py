@@ -56,14 +56,23 @@ def llama_program(name: str, chosen: str | None) -> list[str]:
     )
 
 
-def ask(command: Sequence[str], seconds: float) -> Outcome:
+def ask(
+    command: Sequence[str], seconds: float, told: Callable[[str], None] | None = None
+) -> Outcome:
     """Run one of llama.cpp's programs with this environment, less what makes it download.
+
+    Args:
+        command: Program and arguments.
+        seconds: Longest it may take.
+        told: Called with each line of its stderr.
 
     Raises:
         HardwareError: It cannot be started, or takes longer than it may.
     """
     environ = {k: v for k, v in os.environ.items() if not k.startswith(_DOWNLOADS)}
-    done = run(command, seconds=seconds, environ={**environ, "GGML_NO_BACKTRACE": "1"})
+    done = run(
+        command, seconds=seconds, environ={**environ, "GGML_NO_BACKTRACE": "1"}, on_error_line=told
+    )
     if done.timed_out:
         raise HardwareError(
             f"{Path(command[0]).name} did not answer within {seconds:g} s and was ended",

@@ -12,8 +12,8 @@ from nemofit.engines.llama_cpp.config import RunConfig
 from nemofit.errors import UsageError
 from nemofit.machine.records import Machine
 from nemofit.planner.goal import Goal
-from nemofit.planner.records import Plan, Room
-from nemofit.planner.sources import card_of, file_bytes
+from nemofit.planner.records import EnginePlan, Plan, Room
+from nemofit.planner.sources import card_of
 from nemofit.speed import Range, Speed
 
 from . import contract as c
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from nemofit.planner.changes import Change
 
 
-def plan_fields(plan: Plan, engine: str) -> dict[str, Any]:
-    """The fields of :class:`.contract.PlanRecord` for a plan."""
+def plan_fields(plan: EnginePlan, engine: str) -> dict[str, Any]:
+    """The fields of :class:`.contract.PlanRecord` for a plan of any engine."""
     command, why = _command(plan, engine)
     return {
         "model": model_record(plan.model),
         "quant": quant_record(plan),
         "engine": engine,
-        "config": config_record(plan.config),
+        **_own(plan),
         "memory": memory_record(plan),
         "speed": speed_record(plan.speed),
         "speed_note": plan.speed_note,
@@ -60,16 +60,16 @@ def change_records(changes: Iterable[Change]) -> tuple[c.ChangeRecord, ...]:
     )
 
 
-def quant_record(plan: Plan) -> c.QuantRecord:
+def quant_record(plan: EnginePlan) -> c.QuantRecord:
     """A plan's file type."""
     return c.QuantRecord(
         id=plan.quant or plan.model.file_type or "as in the file",
         bits_per_weight=plan.bits_per_weight,
-        imatrix=plan.imatrix,
+        imatrix=isinstance(plan, Plan) and plan.imatrix,
     )
 
 
-def quality_record(plan: Plan) -> c.QualityRecord:
+def quality_record(plan: EnginePlan) -> c.QualityRecord:
     """What a plan loses."""
     return c.QualityRecord(
         kl_divergence=plan.quality.loss,
@@ -77,6 +77,15 @@ def quality_record(plan: Plan) -> c.QualityRecord:
         basis=cast(c.Basis, plan.quality.basis),
         note=plan.quality.note,
     )
+
+
+def _own(plan: EnginePlan) -> dict[str, Any]:
+    """The fields in which engines differ."""
+    if isinstance(plan, Plan):
+        return {"config": config_record(plan.config)}
+    from .checkpoints import own_fields
+
+    return own_fields(plan)
 
 
 def model_record(model: ModelSpec) -> c.ModelRecord:
@@ -142,23 +151,37 @@ def goal_record(goal: Goal) -> c.GoalRecord:
     )
 
 
-def memory_record(plan: Plan) -> c.MemoryRecord:
+def memory_record(plan: EnginePlan) -> c.MemoryRecord:
     """What a plan places where."""
+    from nemofit.planner.downloads import size_of
+
     budgets = plan.room.budgets
+    lines = _lines(plan)
     why = "host memory is not known and was not checked" if budgets.host is None else None
     return c.MemoryRecord(
         gpus=tuple(
-            _device(device, budget, None)
-            for device, budget in zip(plan.memory.gpus, budgets.gpus, strict=True)
+            _device(device, budget, None, lines.get(i, ()))
+            for i, (device, budget) in enumerate(zip(plan.memory.gpus, budgets.gpus, strict=True))
         ),
         host=_device(plan.memory.host, budgets.host, why),
-        file_bytes=file_bytes(plan.model, plan.quant, plan.weights_bytes),
+        file_bytes=size_of(plan),
         basis=cast(c.Basis, plan.memory.basis),
         notes=plan.memory.notes,
     )
 
 
-def _device(device: DeviceMemory, budget: int | None, why: str | None) -> c.DeviceRecord:
+def _lines(plan: EnginePlan) -> dict[int, tuple[c.LineRecord, ...]]:
+    """The engine's own account by GPU, where it keeps one."""
+    if isinstance(plan, Plan):
+        return {}
+    from .checkpoints import lines
+
+    return lines(plan)
+
+
+def _device(
+    device: DeviceMemory, budget: int | None, why: str | None, lines: tuple[c.LineRecord, ...] = ()
+) -> c.DeviceRecord:
     return c.DeviceRecord(
         name=device.name,
         weights_bytes=device.weights_bytes,
@@ -168,6 +191,7 @@ def _device(device: DeviceMemory, budget: int | None, why: str | None) -> c.Devi
         total_bytes=device.total_bytes,
         budget_bytes=budget,
         budget_bytes_note=why,
+        lines=lines,
     )
 
 
@@ -189,7 +213,7 @@ def _range(r: Range) -> c.RangeRecord:
     return c.RangeRecord(low=r.low, likely=r.likely, high=r.high)
 
 
-def _command(plan: Plan, engine: str) -> tuple[str | None, str | None]:
+def _command(plan: EnginePlan, engine: str) -> tuple[str | None, str | None]:
     try:
         return plan.command(engine), None
     except UsageError as error:

@@ -69,6 +69,44 @@ class CheckReport(Envelope):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
+class DownloadRecord:
+    """What has to be fetched before a run: ``bytes`` in all, of which some may be there.
+
+    Without a ``directory`` the machine is another one; ``free_bytes`` is then null as well.
+    """
+
+    what: str
+    bytes: int
+    present_bytes: int
+    partial_bytes: int
+    missing_bytes: int
+    directory: str | None
+    free_bytes: int | None
+    licence: str | None
+    conditions: str | None
+    gated: bool
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class LaunchReport(Envelope):
+    """``nemofit launch``: ``artifact`` is the text of ``format``; ``arguments`` go to ``program``.
+
+    ``download`` null: the weights are a file of this machine.
+    """
+
+    schema: Literal["nemofit/launch/1"] = "nemofit/launch/1"
+    engine: str
+    format: str
+    program: str
+    arguments: tuple[str, ...]
+    environment: dict[str, str]
+    artifact: str
+    download: DownloadRecord | None
+    notes: tuple[str, ...]
+    plan: PlanRecord
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class ListedModel:
     """A model of the catalog."""
 
@@ -257,4 +295,46 @@ class VerifyReport(Envelope):
     tolerance: float
     verdict: Literal["agrees", "differs", "does-not-fit", "not-compared"]
     verdict_words: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class CorrectedDevice:
+    """What a device reaches of what was expected of it: factors, 1 as expected.
+
+    ``read`` is on its bandwidth, ``arithmetic`` on the rate of its products, ``overhead`` on the
+    time that an operation takes beside both.
+    """
+
+    device: str
+    read: float
+    arithmetic: float
+    overhead: float
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class MeasuredSpeed:
+    """A measured speed, with what was expected without it."""
+
+    model: str
+    quant: str | None
+    phase: Literal["decode", "prefill"]
+    tokens: int
+    depth: int
+    tokens_per_second: float
+    expected_tokens_per_second: float | None
+    engine: str
+    date: str
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class CalibrateReport(Envelope):
+    """``nemofit calibrate``: what was measured on this machine, and what follows."""
+
+    schema: Literal["nemofit/calibrate/1"] = "nemofit/calibrate/1"
+    file: str
+    host: str | None
+    in_use: bool
+    devices: tuple[CorrectedDevice, ...]
+    measured: tuple[MeasuredSpeed, ...]
     notes: tuple[str, ...] = ()

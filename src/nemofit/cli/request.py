@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nemofit.catalog.model import ModelSpec
 from nemofit.errors import DataError, UnknownNameError, UsageError
+from nemofit.machine.budgets import Reserve
 from nemofit.machine.records import Machine
 from nemofit.planner.goal import Goal
 from nemofit.planner.records import ENGINES
@@ -15,10 +16,35 @@ from nemofit.units import parse_context, parse_size
 
 from .options import Options
 
+if TYPE_CHECKING:
+    from nemofit.planner.checkpoints import CheckpointGoal
+
+    from . import contract as c
+
 _COUNTS = (
     ("parallel", "--parallel", 1),
     ("ubatch", "--ubatch", 1),
     ("cpu_moe_layers", "--cpu-moe-layers", 0),
+)
+
+
+_LLAMA_CPP_ONLY = (
+    ("imatrix", "--imatrix"),
+    ("ubatch", "--ubatch"),
+    ("flash_attention", "--flash-attention"),
+    ("gpu_layers", "--gpu-layers"),
+    ("tensor_split", "--tensor-split"),
+    ("cpu_moe_layers", "--cpu-moe-layers"),
+    ("min_tps", "--min-tps"),
+    ("quality", "--quality"),
+)
+_VLLM_ONLY = (
+    ("kv_type", "--kv-type"),
+    ("tensor_parallel", "--tensor-parallel-size"),
+    ("pipeline_parallel", "--pipeline-parallel-size"),
+    ("utilization", "--gpu-memory-utilization"),
+    ("cpu_offload", "--cpu-offload-gb"),
+    ("eager", "--enforce-eager"),
 )
 
 
@@ -87,6 +113,9 @@ def goal_of(options: Options) -> Goal:
         UsageError: A value that makes no sense.
         UnknownNameError: A file type that is not known.
     """
+    for name, flag in _VLLM_ONLY[1:]:
+        if getattr(options, name):
+            raise UsageError(f"{flag} is a knob of vLLM", "add --engine vllm, or leave it out")
     return Goal(
         context=None if options.context is None else parse_context(options.context),
         prefer=options.prefer or "balanced",
@@ -97,7 +126,7 @@ def goal_of(options: Options) -> Goal:
         quant=_quant(options.quant),
         imatrix=options.imatrix,
         knobs=_knobs(options),
-        reserve_bytes=None if options.reserve is None else _reserve(options.reserve),
+        reserve_bytes=reserve_of(options),
         assume_idle=options.assume_idle,
     )
 
@@ -123,6 +152,83 @@ def power_price_of(options: Options) -> float | None:
     return price
 
 
+def checkpoint_goal_of(options: Options, engine: str) -> CheckpointGoal:
+    """What was asked for of an engine that loads checkpoints.
+
+    Raises:
+        UsageError: A value that makes no sense, or a knob of llama.cpp.
+    """
+    from nemofit.planner.checkpoints import CheckpointGoal
+
+    for name, flag in _LLAMA_CPP_ONLY:
+        if getattr(options, name) is not None:
+            raise UsageError(f"{engine} has nothing like {flag}", "leave it out")
+    for name, flag in _VLLM_ONLY if engine == "transformers" else ():
+        if getattr(options, name):
+            raise UsageError(f"{engine} has nothing like {flag}", "leave it out")
+    return CheckpointGoal(
+        context=None if options.context is None else parse_context(options.context),
+        prefer=options.prefer or "balanced",
+        quant=options.quant,
+        kv_type=None if options.kv_type is None else options.kv_type.lower(),
+        parallel=_optional("--parallel", options.parallel),
+        tensor_parallel=_optional("--tensor-parallel-size", options.tensor_parallel),
+        pipeline_parallel=_optional("--pipeline-parallel-size", options.pipeline_parallel),
+        utilization=_number("--gpu-memory-utilization", options.utilization, "0.9"),
+        cpu_offload_gb=_number("--cpu-offload-gb", options.cpu_offload, "4") or 0.0,
+        eager=options.eager,
+        min_context=None if options.min_context is None else parse_context(options.min_context),
+        max_vram_bytes=None if options.max_vram is None else parse_size(options.max_vram),
+        reserve_bytes=reserve_of(options),
+        assume_idle=options.assume_idle,
+    )
+
+
+def _optional(flag: str, text: str | None) -> int | None:
+    return None if text is None else whole(flag, text, 1)
+
+
+def _number(flag: str, text: str | None, example: str) -> float | None:
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1 << 20:
+        raise UsageError(
+            f"{flag} {text!r:.40} is not a number above zero", f"write for example {flag} {example}"
+        )
+    return value
+
+
+def reserve_of(options: Options) -> Reserve:
+    """Bytes to leave free on every GPU, or by its number; None: not said.
+
+    Raises:
+        UsageError: Not a size.
+    """
+    return None if options.reserve is None else _reserve(options.reserve)
+
+
+def limits_of(options: Options, engine: str) -> Goal | CheckpointGoal:
+    """The goal, for what it says of the machine."""
+    if engine in ("vllm", "transformers"):
+        return checkpoint_goal_of(options, engine)
+    return goal_of(options)
+
+
+def goal_record(options: Options, engine: str) -> c.GoalRecord:
+    """What was asked for, whatever the engine."""
+    from . import records
+
+    if engine not in ("vllm", "transformers"):
+        return records.goal_record(goal_of(options))
+    from .checkpoints import goal_record as of_checkpoints
+
+    return of_checkpoints(checkpoint_goal_of(options, engine))
+
+
 def engine_of(options: Options) -> str:
     """The engine whose command is printed.
 
@@ -135,13 +241,28 @@ def engine_of(options: Options) -> str:
     return engine
 
 
+def file_engine_of(options: Options) -> str:
+    """The engine, one of those that run GGUF files.
+
+    Raises:
+        UsageError: Another one, or none that is known.
+    """
+    engine = engine_of(options)
+    if engine in ("vllm", "transformers"):
+        raise UsageError(
+            f"no speeds are modelled for {engine}, so nothing is compared",
+            "leave --engine out, or ask: nemofit recommend -m MODEL --engine " + engine,
+        )
+    return engine
+
+
 def limit_of(options: Options) -> int | None:
     """How many rows to show at most; None: not said.
 
     Raises:
         UsageError: Below 1.
     """
-    return None if options.limit is None else _whole("--limit", options.limit, 1)
+    return None if options.limit is None else whole("--limit", options.limit, 1)
 
 
 def _reserve(text: str) -> int | dict[int | None, int]:
@@ -185,13 +306,18 @@ def _knobs(options: Options) -> dict[str, Any]:
     for name, flag, least in _COUNTS:
         text = getattr(options, name)
         if text is not None:
-            knobs[name] = _whole(flag, text, least)
+            knobs[name] = whole(flag, text, least)
     if knobs.get("ubatch", 0) > 2048:
         knobs["batch"] = knobs["ubatch"]
     return knobs
 
 
-def _whole(flag: str, text: str, least: int) -> int:
+def whole(flag: str, text: str, least: int) -> int:
+    """A count that was typed.
+
+    Raises:
+        UsageError: It is none.
+    """
     if not text.isdecimal() or int(text) < least or len(text) > 9:
         raise UsageError(
             f"{flag} {text!r:.40} is not a whole number from {least} up",
@@ -216,7 +342,7 @@ def _on_off(text: str) -> bool:
 
 
 def _layers(text: str) -> int:
-    return (1 << 16) - 1 if text.lower() == "all" else _whole("--gpu-layers", text, 0)
+    return (1 << 16) - 1 if text.lower() == "all" else whole("--gpu-layers", text, 0)
 
 
 def _split(text: str) -> tuple[float, ...]:

@@ -16,6 +16,11 @@ _MODEL_KNOBS = (
     "tensor_split",
     "cpu_moe_layers",
     "engine",
+    "tensor_parallel",
+    "pipeline_parallel",
+    "utilization",
+    "cpu_offload",
+    "eager",
 )
 _MACHINE = ("machine", "reserve", "assume_idle", "catalog")
 _GOAL = ("prefer", "min_tps", "min_context", "max_vram", "quality")
@@ -97,6 +102,26 @@ COMMANDS: dict[str, Entry] = {
         ),
         required=("model",),
     ),
+    "launch": Entry(
+        "Print what runs the best plan: a command, a script, a unit, a container.",
+        (
+            "model",
+            *_MODEL_KNOBS,
+            *_GOAL,
+            "format",
+            "launch_program",
+            "port",
+            "launch_directory",
+            *_MACHINE,
+            *_ALWAYS,
+        ),
+        (
+            "nemofit launch nemotron",
+            "nemofit launch nemotron --format script > run.sh",
+            "nemofit launch ./model.gguf --format systemd > ~/.config/systemd/user/llm.service",
+        ),
+        required=("model",),
+    ),
     "verify": Entry(
         "Ask the installed engine itself, before any download, and print both numbers.",
         (
@@ -114,6 +139,33 @@ COMMANDS: dict[str, Entry] = {
             "nemofit verify nemotron -q Q4_K_M -c 8k",
             "nemofit verify --running",
             "nemofit verify --log server.log",
+        ),
+    ),
+    "calibrate": Entry(
+        "Measure this machine with your own llama-bench, and estimate from that.",
+        (
+            "model",
+            "quant",
+            "kv_type",
+            "ubatch",
+            "flash_attention",
+            "gpu_layers",
+            "tensor_split",
+            "cpu_moe_layers",
+            "program",
+            "from_file",
+            "running",
+            "url",
+            "repetitions",
+            "show",
+            "forget",
+            "catalog",
+            *_ALWAYS,
+        ),
+        (
+            "nemofit calibrate ./model.gguf",
+            "nemofit calibrate --from bench.json",
+            "nemofit calibrate --running",
         ),
     ),
     "probe": Entry(

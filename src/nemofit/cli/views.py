@@ -6,7 +6,16 @@ from collections.abc import Iterable, Sequence
 
 from nemofit.units import gib, mib
 
-from .contract import ChangeRecord, DeviceRecord, MachineSummary, PlanRecord, SpeedRecord
+from .contract import (
+    ChangeRecord,
+    ConfigRecord,
+    DeviceRecord,
+    MachineSummary,
+    PlanRecord,
+    SpeedRecord,
+    TransformersConfigRecord,
+    VllmConfigRecord,
+)
 from .output import Bar, Bars, Block, Column, Command, Line, Table, Tone
 
 KINDS = ("weights", "KV cache", "compute", "overhead")
@@ -49,9 +58,72 @@ def machine_line(machine: MachineSummary) -> str:
     return ", ".join(parts)
 
 
+BASES = {
+    "measured": "measured here",
+    "published": "published for this card",
+    "computed": "modelled",
+    "assumed": "modelled, with assumptions",
+    "exact": "exact",
+}
+"""Where an estimate of speed comes from, for people."""
+
+
 def kv_text(k: str, v: str) -> str:
     """The cache types, once where they are equal."""
     return k if k == v else f"{k},{v}"
+
+
+Config = ConfigRecord | VllmConfigRecord | TransformersConfigRecord
+
+
+def context_of(config: Config) -> int:
+    """Tokens of context: over all sequences, of vLLM of the longest request."""
+    return config.max_model_len if isinstance(config, VllmConfigRecord) else config.context
+
+
+def kv_of(config: Config) -> str:
+    """The cache's types."""
+    if isinstance(config, ConfigRecord):
+        return kv_text(config.kv_type_k, config.kv_type_v)
+    return config.kv_cache_dtype if isinstance(config, VllmConfigRecord) else config.dtype
+
+
+def split_of(config: Config) -> str:
+    """How the layers are shared out: of llama.cpp their number, of vLLM its ranks."""
+    if isinstance(config, ConfigRecord):
+        return str(config.gpu_layers)
+    if isinstance(config, VllmConfigRecord):
+        return f"tp {config.tensor_parallel_size}, pp {config.pipeline_parallel_size}"
+    return config.device_map
+
+
+def account(plan: PlanRecord) -> Iterable[Block]:
+    """What an engine reckons beside the four kinds: its own lines, its cache, its placement."""
+    if plan.device_map is not None:
+        rows = [[name, _device_name(d)] for name, d in plan.device_map.items()]
+        yield Table([Column("Module"), Column("Device")], rows)
+        yield Line()
+    shown: list[tuple[str, ...]] = []
+    for name, device in devices(plan):
+        sizes = tuple(f"{line.name} {line.bytes}" for line in device.lines)
+        if not sizes or sizes in shown:
+            continue
+        shown.append(sizes)
+        columns = [Column(name), Column("Size", right=True), Column("Basis"), Column("How", rank=1)]
+        yield Table(
+            columns,
+            [[line.name, _signed(line.bytes), line.basis, line.note] for line in device.lines]
+            + [["left for the cache", _signed(sum(line.bytes for line in device.lines)), "", ""]],
+        )
+        yield Line()
+
+
+def _device_name(device: int | str) -> str:
+    return f"GPU {device}" if isinstance(device, int) else "RAM" if device == "cpu" else device
+
+
+def _signed(n: int) -> str:
+    return size(n) if n >= 0 else f"-{size(-n)}"
 
 
 def devices(plan: PlanRecord) -> list[tuple[str, DeviceRecord]]:
@@ -124,8 +196,10 @@ def ending(plan: PlanRecord) -> Iterable[Block]:
         yield Command(plan.command)
 
 
-def changed(changes: Sequence[ChangeRecord]) -> Iterable[Block]:
-    """What would have to change, one line each."""
+def changed(changes: Sequence[ChangeRecord], nearest: str | None = None) -> Iterable[Block]:
+    """What would have to change, one line each; else the nearest thing that would do."""
+    if nearest and not changes:
+        yield Line(f"what would fit: {nearest}")
     if changes:
         yield Line("any one of these would do:")
     for change in changes:
@@ -142,7 +216,7 @@ def facts(plan: PlanRecord) -> Sequence[Block]:
         prefill = speed.prefill_tokens_per_second
         lines.append(
             Line(
-                f"speed: {speed_text(speed)} tokens per second ({speed.basis}), "
+                f"speed: {speed_text(speed)} tokens per second ({BASES[speed.basis]}), "
                 f"prompts {plain(prefill.low)}-{plain(prefill.high)}; {speed.limit}"
             )
         )

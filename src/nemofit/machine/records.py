@@ -100,6 +100,7 @@ class Host:
         cpu_features: Instruction sets by llama.cpp's names ("AVX2", "AVX512_VNNI", "NEON").
         cpu_quota: Cores' worth of time the cgroup allows, None: no quota.
         architecture: "x86_64", "aarch64", ...
+        ram_type, ram_speed_mt_s, ram_channels: "DDR5", 5600, 2: as the firmware's tables tell.
         container: "docker", "podman", "kubernetes", "lxc" or "container"; None: none seen.
         wsl: 1 or 2 under the Windows Subsystem for Linux.
     """
@@ -123,6 +124,9 @@ class Host:
     numa_nodes: int | None = None
     container: str | None = None
     wsl: int | None = None
+    ram_type: str | None = None
+    ram_speed_mt_s: int | None = None
+    ram_channels: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

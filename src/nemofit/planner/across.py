@@ -96,7 +96,9 @@ class _Across:
         self.config = config_of(self.room, self.goal, context)
         plain = {k: v for k, v in knobs.items() if k not in _ON_GPUS}
         self.known = footprints(
-            config_of(self.room, replace(self.goal, knobs=plain), context),
+            config_of(self.room, replace(self.goal, knobs=plain), context).replace(
+                tensor_split=None
+            ),
             (goal.quant,) if goal.quant else LADDER,
             goal.imatrix,
             prepare=prepare,
@@ -179,7 +181,8 @@ class _Across:
         key = quant, imatrix, model.parameters
         if key not in self._losses:
             k, v = self.config.kv_type_k, self.config.kv_type_v
-            self._losses[key] = expected(quant, imatrix, model.parameters, k, v)
+            native = self.cards[model.id].native
+            self._losses[key] = expected(quant, imatrix, model.parameters, k, v, native=native)
         return self._losses[key]
 
     def _seconds(self, model: ModelSpec, found: Footprint, quant: str, device: int) -> float:
@@ -244,7 +247,8 @@ class _Across:
             return sizer.best(guess.quant, config, source)
         config = self._settled(model, found.context)
         works = (found.works(guess.quant, self.fastest),)
-        speed = speed_of(works, self.figures, model=model, config=config)
+        machine = self.room.machine
+        speed = speed_of(works, self.figures, model=model, config=config, machine=machine)
         quality = self._quality(model, guess.quant, guess.imatrix)
         scored = merit(quality.loss, speed.decode.likely, found.context, self.goal.prefer)
         return Plan(
@@ -261,6 +265,7 @@ class _Across:
             ollama_tag=source.ollama_tag,
             score=scored,
             notes=notes_of(model, config, source),
+            engine=self.goal.engine,
         )
 
     def _settled(self, model: ModelSpec, context: int) -> RunConfig:

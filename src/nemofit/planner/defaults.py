@@ -23,6 +23,10 @@ def config_of(room: Room, goal: Goal, context: int, k: str = "f16", v: str = "f1
         "repack": True,
         "backend": gpus[0].backend if gpus else "cpu",
     }
+    if goal.engine == "ollama":
+        from .ollama import defaults
+
+        base |= defaults(gpus, context)
     return RunConfig(**{**base, **goal.knobs})
 
 

@@ -196,7 +196,8 @@ def _work_out(
             op_offload=config.op_offload and not on_host,
         )
         found: dict[str, Any] = {}
-        for quant in quants:
+        native = [card.native] if card.native and len(quants) > 1 else []
+        for quant in dict.fromkeys((*quants, *native)):
             made = source_of(model, quant, imatrix).imatrix
             if not made and needs_imatrix(model, quant):
                 continue

@@ -20,7 +20,7 @@ LEAST_CONTEXT = 8192
 """Tokens that a plan has at least when the person named no context (or the trained length)."""
 
 OFFLOAD_KNOBS = ("gpu_layers", "tensor_split", "cpu_moe_layers", "override_tensors")
-_KNOBS = frozenset(f.name for f in fields(RunConfig)) - {"context", "backend", "program"}
+_KNOBS = frozenset(f.name for f in fields(RunConfig)) - {"context", "backend"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +41,7 @@ class Goal:
         reserve_bytes: Memory to leave free on every GPU, or by its number in the machine, with
             None for all others; None: the machine's default.
         assume_idle: Plan with the memory of an idle machine.
+        engine: Whose own choices fill what is left open: ``llama.cpp`` or ``ollama``.
     """
 
     context: int | None = None
@@ -54,6 +55,7 @@ class Goal:
     knobs: Mapping[str, Any] = field(default_factory=dict)
     reserve_bytes: Reserve = None
     assume_idle: bool = False
+    engine: str = "llama.cpp"
 
     def __post_init__(self) -> None:
         if self.prefer not in PREFERENCES:

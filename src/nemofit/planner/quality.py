@@ -40,6 +40,8 @@ def expected(
     parameters: int,
     kv_type_k: str = "f16",
     kv_type_v: str = "f16",
+    *,
+    native: str | None = None,
 ) -> Quality:
     """The loss of a file type and a pair of cache types together: the parts are added.
 
@@ -48,20 +50,23 @@ def expected(
         imatrix: Made with an importance matrix.
         parameters: Weights of the model: the measured model nearest in size answers.
         kv_type_k, kv_type_v: Cache types; each contributes half of what both would.
+        native: The file type that the weights were trained in; see ``data/models.yaml``.
     """
+    (k, k_known), (v, v_known) = cache_loss(kv_type_k), cache_loss(kv_type_v)
+    cache, basis = (k + v) / 2, "published" if k_known and v_known else "assumed"
+    of_cache = ["cache types as measured on Qwen 3.6"] if k or v else []
+    if file_type is not None and file_type == native:
+        notes = [f"{native} is what the makers trained and published", *of_cache]
+        return Quality(cache, grade(cache), basis, ", ".join(notes))
     found = quality(file_type, imatrix, parameters) if file_type else None
     if found is None:
         what = f"of {file_type}" if file_type else "of a file that does not name its type"
         return Quality(None, None, "assumed", f"no loss {what} is published")
-    (k, k_known), (v, v_known) = cache_loss(kv_type_k), cache_loss(kv_type_v)
-    loss = found.kl_divergence + (k + v) / 2
+    loss = found.kl_divergence + cache
     notes = [f"{found.quant} as measured on {found.kl_model}"]
     if found.imatrix is not imatrix and file_type not in ("F16", "BF16", "Q8_0"):
         notes.append(f"{'with' if found.imatrix else 'without'} an importance matrix")
-    if k or v:
-        notes.append("cache types as measured on Qwen 3.6")
-    basis = "published" if k_known and v_known else "assumed"
-    return Quality(loss, grade(loss), basis, ", ".join(notes))
+    return Quality(loss, grade(loss), basis, ", ".join([*notes, *of_cache]))
 
 
 def cache_loss(kv_type: str) -> tuple[float, bool]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from nemofit.catalog.model import ModelSpec
 from nemofit.engines.base import DeviceMemory, Memory
@@ -14,10 +15,9 @@ from nemofit.machine.records import Machine
 from nemofit.speed import Speed
 from nemofit.units import gib
 
-from .goal import Goal
 from .quality import Quality
 
-ENGINES = ("llama.cpp", "ollama")
+ENGINES = ("llama.cpp", "ollama", "vllm", "transformers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,18 @@ def room_of(machine: Machine, reserve_bytes: Reserve, assume_idle: bool) -> Room
     return Room(machine=readable, budgets=budgets(readable, [each[i] for i in known], assume_idle))
 
 
-def room_for(machine: Machine, goal: Goal) -> Room:
+class Limits(Protocol):
+    """What a goal says of the machine."""
+
+    @property
+    def reserve_bytes(self) -> Reserve: ...
+    @property
+    def assume_idle(self) -> bool: ...
+    @property
+    def max_vram_bytes(self) -> int | None: ...
+
+
+def room_for(machine: Machine, goal: Limits) -> Room:
     """What a machine offers under a goal's reserve and limit.
 
     Raises:
@@ -136,6 +147,11 @@ class EnginePlan:
     @property
     def words(self) -> str:
         """The verdict for people."""
+        raise NotImplementedError
+
+    @property
+    def repository(self) -> str | None:
+        """Where the weights are fetched from; None: they are a file of this machine."""
         raise NotImplementedError
 
     def command(self, engine: str | None = None) -> str:
@@ -244,6 +260,11 @@ class Plan(EnginePlan):
             return "fits, experts partly on the CPU"
         return "fits" if self.config.kv_offload else "fits, KV cache in RAM"
 
+    @property
+    def repository(self) -> str | None:
+        """Hub repository of the file; None: a local file, or none is known."""
+        return self.weights.repository
+
     def command(self, engine: str | None = None) -> str:
         """The line to type, for a POSIX shell.
 
@@ -258,6 +279,10 @@ class Plan(EnginePlan):
             return server_command(
                 self.config, self.weights, len(self.memory.gpus), self.spare_host_bytes
             )
+        if engine == "ollama" and self.engine == "ollama":
+            from .ollama import command
+
+            return command(self)
         if engine == "ollama":
             from nemofit.engines.ollama.launch import run_command
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nemofit.catalog.model import ModelSpec
-from nemofit.catalog.models import GgufRepo, ModelCard, find_model
+from nemofit.catalog.models import GgufRepo, ModelCard, all_models, find_model
 from nemofit.engines.llama_cpp.launch import Weights
-from nemofit.formats.gguf.reader import shard_names
-from nemofit.formats.hub_files import tag_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +29,19 @@ class Source:
 def card_of(model: ModelSpec) -> ModelCard | None:
     """The catalog's card of a model that came from there; None for a file."""
     return find_model(model.id) if model.source == "catalog" else None
+
+
+def native_type(model: ModelSpec) -> str | None:
+    """The file type that loses nothing because the weights were trained in it; None: 16 bits.
+
+    A file's is that of the catalog's models of its architecture.
+    """
+    if "native" not in model.memo:
+        card = card_of(model)
+        same = [card] if card else [c for c in all_models() if c.architecture == model.architecture]
+        model.memo["native"] = next((c.native for c in same if c.native), None)
+    found = model.memo["native"]
+    return found if isinstance(found, str) else None
 
 
 def source_of(model: ModelSpec, quant: str | None, imatrix: bool | None) -> Source:
@@ -64,6 +75,8 @@ def _own_file(model: ModelSpec, quant: str | None, imatrix: bool | None) -> Sour
         return Source(Weights(missing=model.source), bool(imatrix))
     if quant is None or quant == model.file_type:
         return Source(_weights(model), bool(imatrix), _ollama_name(model))
+    from nemofit.formats.hub_files import tag_of
+
     origin = model.origin
     beside = [c.name for c in origin.beside if tag_of(c.name) == quant] if origin else []
     if origin is not None and origin.repository is not None and beside:
@@ -92,6 +105,8 @@ def _ollama_name(model: ModelSpec) -> str | None:
     origin = model.origin
     if origin is None or origin.ollama is not None:
         return origin.ollama if origin else None
+    from nemofit.formats.gguf.reader import shard_names
+
     if not origin.repository or not origin.quant or len(shard_names(origin.file or "")) > 1:
         return None
     return f"hf.co/{origin.repository}:{origin.quant}"

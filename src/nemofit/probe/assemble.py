@@ -98,8 +98,12 @@ def _amd_and_intel(site: Site, host: Host, found: _Found) -> None:
         from .intel import read_intel
 
         views.append(read_intel(site, host))
+    if not views:
+        return
+    from .clients import with_holders
+
     for view in views:
-        found.gpus += view.visible
+        found.gpus += with_holders(site, list(view.visible))
         found.hidden += view.hidden
         found.notes += view.notes
 

@@ -14,6 +14,7 @@ from ..machine.records import Host
 from ..units import KIB, gib
 from .cgroup import memory_limit
 from .cpu import read_cpu
+from .memory import read_modules
 from .site import Site
 
 SYSTEMS = {"linux": "linux", "darwin": "macos", "win32": "windows"}
@@ -76,6 +77,9 @@ def _linux(site: Site, memory: dict[str, int]) -> Host:
     cpu = read_cpu(site)
     if cpu.physical_cores is None:
         notes.append("physical cores: the kernel does not show the processor's topology")
+    modules, why = read_modules(site)
+    if why is not None:
+        notes.append(f"memory channels: {why}")
     return Host(
         os="linux",
         os_version=_distribution(site),
@@ -94,6 +98,11 @@ def _linux(site: Site, memory: dict[str, int]) -> Host:
         numa_nodes=_numa_nodes(site),
         container=_container(site),
         wsl=wsl,
+        ram_bandwidth_gb_s=modules.gb_s if modules else None,
+        ram_bandwidth_basis="theoretical" if modules and modules.gb_s else None,
+        ram_type=modules.kind if modules else None,
+        ram_speed_mt_s=modules.mega_transfers if modules else None,
+        ram_channels=modules.channels if modules else None,
     )
 
 

@@ -6,13 +6,14 @@ import contextlib
 import os
 import subprocess
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO
 
 from nemofit.errors import HardwareError
 
 OUTPUT_LIMIT = 4 << 20
+_LONGEST_LINE = 4096
 _LEFTOVER_S = 2.0  # for a pipe that a grandchild still holds open
 
 
@@ -40,6 +41,7 @@ def run(
     seconds: float,
     environ: Mapping[str, str] | None = None,
     limit: int = OUTPUT_LIMIT,
+    on_error_line: Callable[[str], None] | None = None,
 ) -> Outcome:
     """Run a program to its end and keep what it prints.
 
@@ -50,6 +52,7 @@ def run(
         seconds: Longest it may take.
         environ: Its environment; None: this process's.
         limit: Bytes that are kept of each of its outputs; the rest is read and thrown away.
+        on_error_line: Called with each line that it writes to stderr, from another thread.
 
     Raises:
         HardwareError: It cannot be started.
@@ -57,7 +60,10 @@ def run(
     process = started(command, environ=environ)
     timed_out = False
     try:
-        readers = [_Reader(process.stdout, limit), _Reader(process.stderr, limit)]
+        readers = [
+            _Reader(process.stdout, limit),
+            _Reader(process.stderr, limit, on_error_line),
+        ]
         try:
             process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -117,8 +123,12 @@ def end(process: subprocess.Popen[bytes]) -> None:
 class _Reader:
     """Reads a pipe to its end in a thread of its own and keeps the beginning."""
 
-    def __init__(self, pipe: IO[bytes] | None, limit: int) -> None:
+    def __init__(
+        self, pipe: IO[bytes] | None, limit: int, tell: Callable[[str], None] | None = None
+    ) -> None:
         assert pipe is not None
+        self._tell = tell
+        self._line = bytearray()
         self.kept = bytearray()
         self.cut = False
         self.pipe = pipe
@@ -129,8 +139,16 @@ class _Reader:
     def _read(self) -> None:
         try:
             while part := os.read(self.pipe.fileno(), 1 << 16):
-                room = self._limit - len(self.kept)
+                room = max(0, self._limit - len(self.kept))
                 self.kept += part[:room]
                 self.cut = self.cut or len(part) > room
+                if self._tell is not None:
+                    self._lines(part, self._tell)
         except (OSError, ValueError):
             return
+
+    def _lines(self, part: bytes, tell: Callable[[str], None]) -> None:
+        *whole, rest = (bytes(self._line) + part).split(b"\n")
+        self._line = bytearray(rest[:_LONGEST_LINE])
+        for line in whole:
+            tell(line[:_LONGEST_LINE].decode("utf-8", "replace"))

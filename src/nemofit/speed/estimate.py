@@ -12,6 +12,8 @@ from nemofit.machine.records import Machine
 from .constants import CONSTANTS, Constants
 from .decode import limit, step
 from .families import Figures, gpu_figures, host_figures
+from .fitted import CARDS
+from .measured import Known, device_keys, known, matching, mismatch, nearer
 from .prefill import prompt_seconds
 from .records import Range, Speed
 from .spread import kind_of, spread, unmeasured
@@ -66,6 +68,7 @@ def estimate_speed(
         figures_of(machine, config),
         model=model,
         config=config,
+        machine=machine,
         prompt_tokens=prompt_tokens,
         generated_tokens=generated_tokens,
         depth=depth,
@@ -76,11 +79,12 @@ def estimate_speed(
 def figures_of(
     machine: Machine, config: RunConfig, constants: Constants = CONSTANTS
 ) -> dict[int, Figures]:
-    """What each device of a machine can do; the host is -1."""
+    """What each device of a machine can do, by model and by what was measured; the host is -1."""
     gpus = () if config.backend == "cpu" else machine.gpus
     out = {i: gpu_figures(gpu, config.backend, constants) for i, gpu in enumerate(gpus)}
     out[HOST] = host_figures(machine.host, constants)
-    return out
+    own = matching(machine.host)
+    return out if own is None else own.correction(out, device_keys(gpus))
 
 
 def speed_of(
@@ -89,6 +93,7 @@ def speed_of(
     *,
     model: ModelSpec,
     config: RunConfig,
+    machine: Machine | None = None,
     prompt_tokens: int = 512,
     generated_tokens: int = 128,
     depth: int = 0,
@@ -99,6 +104,7 @@ def speed_of(
     Args:
         works: What each device does for a token, from :func:`.work.work_of`.
         figures: What each device can do, from :func:`figures_of`.
+        machine: Whose figures they are, for what was measured on it.
         model, config, prompt_tokens, generated_tokens, depth, streams: See ``estimate_speed``.
     """
     _check(prompt_tokens=prompt_tokens, generated_tokens=generated_tokens, depth=depth)
@@ -129,20 +135,56 @@ def speed_of(
     kind = kind_of(works, figures)
     slow, fast = spread("decode", kind, experts > 0, streams, figures)
     slow_prompt, fast_prompt = spread("prefill", kind, experts > 0, streams, figures)
+    own = _measured(machine, config, works, model)
+    if "decode" in own and streams == 1:
+        token_s *= own["decode"].factor
+        slow, fast = nearer(own["decode"].range, (slow, fast))
+    if "prefill" in own:
+        prompt_s *= own["prefill"].factor
+        slow_prompt, fast_prompt = nearer(own["prefill"].range, (slow_prompt, fast_prompt))
     token = Range(token_s / fast, token_s, token_s / slow)
     prompt = Range(prompt_s / fast_prompt, prompt_s, prompt_s / slow_prompt)
     assumed = [text for w in works for text in figures[w.device].assumed]
     notes = [f"assumed {text}" for text in dict.fromkeys(assumed)]
-    notes += [f"no measured speed of a {f} card: a wider range" for f in unmeasured(figures)]
+    if "decode" not in own:
+        notes += [f"no measured speed of a {f} card: a wider range" for f in unmeasured(figures)]
+    if machine is not None and (why := mismatch(machine)):
+        notes.append(why)
     return Speed(
         decode=_rate(1, token),
         prefill=_rate(max(prompt_tokens, 1) * streams, prompt),
         time_to_first_token_ms=_total(prompt, token, 1),
         total_ms=_total(prompt, token, generated_tokens),
-        basis="assumed" if assumed else "computed",
+        basis="measured" if "decode" in own else basis_of(works, machine, bool(assumed)),
         limit=limit(parts),
         notes=tuple(notes),
     )
+
+
+def basis_of(works: Sequence[Work], machine: Machine | None, assumed: bool) -> str:
+    """Where an estimate without measurements of one's own comes from.
+
+    "published" where every card it runs on, and nothing else, has speeds in data/measurements.yaml.
+    """
+    if assumed:
+        return "assumed"
+    devices = [w.device for w in works]
+    if machine is None or HOST in devices or not devices:
+        return "computed"
+    cards = [machine.gpus[d].card_id for d in devices if d < len(machine.gpus)]
+    return "published" if cards and all(card in CARDS for card in cards) else "computed"
+
+
+def _measured(
+    machine: Machine | None, config: RunConfig, works: Sequence[Work], model: ModelSpec
+) -> dict[str, Known]:
+    """What was measured on this machine that concerns a run, by phase."""
+    own = None if machine is None else matching(machine.host)
+    if own is None or machine is None:
+        return {}
+    keys = device_keys(() if config.backend == "cpu" else machine.gpus)
+    found = {phase: known(own, phase, works, keys, model) for phase in ("decode", "prefill")}
+    return {phase: one for phase, one in found.items() if one is not None}
 
 
 def pipelined(works: Sequence[Work], config: RunConfig) -> bool:

@@ -440,6 +440,34 @@ ROWS: dict[str, int] = {
 }
 """Measurements by family; a family that is not here has none."""
 
+CARDS: dict[str, int] = {
+    "amd-radeon-8060s": 123,
+    "amd-radeon-ai-pro-r9700": 2,
+    "amd-radeon-rx-7900-xtx": 9,
+    "apple-m1-max": 10,
+    "apple-m1-ultra": 2,
+    "apple-m2-ultra": 21,
+    "apple-m3-ultra": 3,
+    "apple-m4-pro": 1,
+    "nvidia-a100-80gb-pcie": 10,
+    "nvidia-gb10": 31,
+    "nvidia-geforce-gtx-1080": 1,
+    "nvidia-geforce-rtx-2080-ti": 1,
+    "nvidia-geforce-rtx-3060": 10,
+    "nvidia-geforce-rtx-3080": 5,
+    "nvidia-geforce-rtx-3080-ti": 2,
+    "nvidia-geforce-rtx-3090": 6,
+    "nvidia-geforce-rtx-4070": 1,
+    "nvidia-geforce-rtx-4070-ti": 3,
+    "nvidia-geforce-rtx-4070-ti-super": 1,
+    "nvidia-geforce-rtx-4090": 20,
+    "nvidia-geforce-rtx-5080": 2,
+    "nvidia-geforce-rtx-5090": 11,
+    "nvidia-rtx-a4000": 2,
+    "nvidia-rtx-a6000": 19,
+}
+"""Decode measurements by card, on one card alone."""
+
 SPREADS: dict[str, tuple[float, float]] = {
     "decode": (0.662, 1.24),
     "decode/gpu/dense": (0.725, 1.16),

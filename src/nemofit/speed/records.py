@@ -24,8 +24,9 @@ class Speed:
         prefill: Prompt tokens per second, over the whole prompt of one stream.
         time_to_first_token_ms: Milliseconds from the prompt to the first generated token.
         total_ms: Milliseconds for the prompt and all generated tokens.
-        basis: "computed" from the machine's figures; "assumed" where a figure that matters is
-            not known and a cautious one stands in (a note names it).
+        basis: "measured" with what was measured on this machine; "published" where the card it
+            runs on has published speeds; "computed" from the machine's figures; "assumed" where a
+            figure that matters is not known and a cautious one stands in (a note names it).
         limit: The part that takes most of the time of a generated token, in words.
         notes: One line for every assumption made.
     """

@@ -154,4 +154,4 @@ def test_a_model_without_a_known_file_has_no_command() -> None:
 
 def test_a_file_type_is_asked_for_by_the_name_that_files_have() -> None:
     """gpt-oss-20b-mxfp4.gguf; llama.cpp common/download.cpp looks for the tag before "." or "-"."""
-    assert Weights(repository="o/r", quant="MXFP4_MOE").arguments() == ["-hf", "o/r:MXFP4"]
+    assert Weights(repository="o/r", quant="MXFP4_MOE").option() == ("-hf", "o/r:MXFP4")

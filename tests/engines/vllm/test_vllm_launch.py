@@ -73,14 +73,13 @@ def test_a_compose_file_runs_the_same_arguments(model: str) -> None:
 
 
 def test_cards_beyond_the_ranks_are_hidden() -> None:
-    cards = [Gpu(name="a", index=0, uuid="GPU-1"), Gpu(name="b", index=1, uuid="GPU-2")]
+    cards = [Gpu(name="a", index=0, uuid="GPU-1"), Gpu(name="a", index=1, uuid="GPU-2")]
     assert environment(VllmConfig(tensor_parallel=2), cards) == {}
-    assert environment(VllmConfig(), cards) == {"CUDA_VISIBLE_DEVICES": "GPU-1"}
+    by_slot = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    assert environment(VllmConfig(), cards) == {**by_slot, "CUDA_VISIBLE_DEVICES": "GPU-1"}
     unnamed = [Gpu(name="a", index=2), Gpu(name="b", index=3)]
-    assert environment(VllmConfig(), unnamed) == {
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        "CUDA_VISIBLE_DEVICES": "2",
-    }
+    assert environment(VllmConfig(), unnamed) == {**by_slot, "CUDA_VISIBLE_DEVICES": "2"}
+    assert environment(VllmConfig(tensor_parallel=2), unnamed) == by_slot
 
 
 def test_the_checkpoint_of_a_format() -> None:

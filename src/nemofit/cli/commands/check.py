@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from nemofit.catalog.model import ModelSpec
 from nemofit.errors import DoesNotFitError, HardwareError
 from nemofit.machine.records import Machine
-from nemofit.planner.changes import Change
-from nemofit.planner.goal import Goal
-from nemofit.planner.limits import check_quality, contradiction, unmet
-from nemofit.planner.records import Plan, Room, room_for
+from nemofit.planner.downloads import size_of
+from nemofit.planner.limits import check_quality, contradiction
+from nemofit.planner.records import EnginePlan, Plan, Room, room_for
 from nemofit.planner.search import Search
-from nemofit.planner.single import single
-from nemofit.planner.sources import file_bytes
 from nemofit.units import gib
 
-from .. import records, request, views
+from .. import engines, records, request, views
 from ..answer import Answer
 from ..contract import PlanRecord
-from ..environment import home, prepare
+from ..environment import prepare
 from ..options import Options
 from ..output import Block, Column, Line, Table, Tone
 from ..reports import CheckItem, CheckReport
@@ -39,18 +34,17 @@ def answer(options: Options) -> Answer:
     """
     prepare(options.catalog)
     engine = request.engine_of(options)
-    goal = request.goal_of(options)
     if options.model is None:
-        return _catalog(options, goal)
-    model = request.model_of(options)
+        return _catalog(options)
     machine = request.machine_of(options)
-    room = room_for(machine, goal)
-    plan, changes, refused = _plan(model, machine, goal)
+    room = room_for(machine, request.limits_of(options, engine))
+    found, refused = _found(options, engine, machine)
+    plan, changes = found.plan, found.changes
     if not plan.fits:
         _demand_readable(machine)
     items = (
         *_about(machine),
-        *_held(model, machine, goal, None if refused else plan),
+        *_held(options, engine, machine, None if refused else plan),
         *_memory(plan, room),
         _disk(options, machine, plan, engine),
     )
@@ -62,7 +56,7 @@ def answer(options: Options) -> Answer:
         verdict="fits" if fits else "does-not-fit",
         verdict_words=words,
         plan=PlanRecord(**records.plan_fields(plan, engine)),
-        nearest=changes[0].text if changes else None,
+        nearest=found.nearest,
         fitting_models=None,
         catalog_models=None,
         changes=records.change_records(changes),
@@ -70,27 +64,33 @@ def answer(options: Options) -> Answer:
     return Answer(report, lambda: _view(report), 0 if fits else _NO)
 
 
-def _plan(
-    model: ModelSpec, machine: Machine, goal: Goal
-) -> tuple[Plan, tuple[Change, ...], str | None]:
-    """The best plan, or the one that comes nearest; what would mend it; why it will not do."""
-    search = Search(model, machine, goal)
+def _found(options: Options, engine: str, machine: Machine) -> tuple[engines.Found, str | None]:
+    """The best plan, or the one that comes nearest; why it will not do."""
+    if engine in engines.CHECKPOINT_ENGINES:
+        try:
+            return engines.Found(plan=engines.best(options, engine, machine)), None
+        except DoesNotFitError as error:
+            found = engines.single(options, engine, machine)
+            return found, error.message if found.plan.fits else None
+    goal = engines.file_goal(options, engine, machine)
+    search = Search(request.model_of(options), machine, goal)
     check_quality(search)
-    found = search.top(1)
-    if found:
-        return found[0], (), None
-    plan, changes = single(model, machine, goal)
-    error = contradiction(search)
-    return plan, changes, error.message if error else unmet(plan, goal) if plan.fits else None
+    if search.top(1):
+        return engines.Found(plan=engines.best(options, engine, machine)), None
+    found = engines.single(options, engine, machine)
+    contradicted = contradiction(search)
+    misses = found.misses if found.plan.fits else None
+    return found, contradicted.message if contradicted else misses
 
 
-def _no(plan: Plan, items: Iterable[CheckItem]) -> str:
+def _no(plan: EnginePlan, items: Iterable[CheckItem]) -> str:
     short = [f"{item.item} is short by {gib(item.short_bytes or 0)}" for item in items
              if item.status == "short"]  # fmt: skip
     return "does not fit: " + ", ".join(short) if short else plan.words
 
 
-def _catalog(options: Options, goal: Goal) -> Answer:
+def _catalog(options: Options) -> Answer:
+    goal = request.goal_of(options)
     machine = request.machine_of(options)
     room = room_for(machine, goal)
     engine = request.engine_of(options)
@@ -143,7 +143,9 @@ def _about(machine: Machine) -> Iterator[CheckItem]:
             yield CheckItem(item=f"GPU {i}", have=gpu.name, status="unknown", note=gpu.error)
 
 
-def _held(model: ModelSpec, machine: Machine, goal: Goal, plan: Plan | None) -> Iterator[CheckItem]:
+def _held(
+    options: Options, engine: str, machine: Machine, plan: EnginePlan | None
+) -> Iterator[CheckItem]:
     """Programs that hold GPU memory, and what would fit without them."""
     from nemofit.machine.holders import holding
 
@@ -152,7 +154,10 @@ def _held(model: ModelSpec, machine: Machine, goal: Goal, plan: Plan | None) -> 
         return
     from nemofit.planner.closing import closing
 
-    found = closing(model, machine, goal, plan)
+    found = None
+    if engine not in engines.CHECKPOINT_ENGINES:
+        assert plan is None or isinstance(plan, Plan)
+        found = closing(request.model_of(options), machine, request.goal_of(options), plan)
     yield CheckItem(
         item="GPU memory in use",
         have=", ".join(h.words for h in held[:3]),
@@ -161,7 +166,7 @@ def _held(model: ModelSpec, machine: Machine, goal: Goal, plan: Plan | None) -> 
     )
 
 
-def _memory(plan: Plan, room: Room) -> Iterator[CheckItem]:
+def _memory(plan: EnginePlan, room: Room) -> Iterator[CheckItem]:
     for i, (device, offer) in enumerate(zip(plan.memory.gpus, plan.room.budgets.gpus, strict=True)):
         yield _item(f"GPU {i} memory", device.name, offer, device.total_bytes)
     need = plan.memory.host.total_bytes
@@ -196,9 +201,9 @@ def _item(item: str, name: str, have: int, need: int) -> CheckItem:
     )
 
 
-def _disk(options: Options, machine: Machine, plan: Plan, engine: str) -> CheckItem:
+def _disk(options: Options, machine: Machine, plan: EnginePlan, engine: str) -> CheckItem:
     """Free space where the file would go; nothing to check where it is already there."""
-    need = file_bytes(plan.model, plan.quant, plan.weights_bytes)
+    need = size_of(plan)
     origin = plan.model.origin
     is_here = not plan.model.is_shape and (origin is None or origin.path is not None)
     if is_here and plan.quant in (None, plan.model.file_type):
@@ -211,18 +216,11 @@ def _disk(options: Options, machine: Machine, plan: Plan, engine: str) -> CheckI
             need_bytes=need,
             note="the machine is another one; --directory checks a place on this one",
         )
-    place = Path(options.directory).expanduser() if options.directory else _download(engine)
+    place = Path(options.directory).expanduser() if options.directory else None
+    place = place or engines.download_directory(engine)
     from nemofit.probe import disk_free
 
     return _item("disk", str(place), disk_free(place), need)
-
-
-def _download(engine: str) -> Path:
-    if engine == "ollama":
-        from nemofit.engines.ollama.launch import download_directory
-    else:
-        from nemofit.engines.llama_cpp.launch import download_directory
-    return download_directory(os.environ, home())
 
 
 def _view(report: CheckReport) -> Iterable[Block]:

@@ -30,7 +30,7 @@ _WHOLE = ("hf:", "ollama:", "http:", "https:")
 def answer(options: Options) -> Answer:
     """Compare; exit code 3 where none of them fits."""
     prepare(options.catalog)
-    engine, power_price = request.engine_of(options), request.power_price_of(options)
+    engine, power_price = request.file_engine_of(options), request.power_price_of(options)
     if len(options.models) < 2:
         raise UsageError(
             "one model is nothing to compare",
@@ -111,9 +111,9 @@ def _rows(report: CompareReport) -> Iterable[tuple[str, _Tell]]:
     if report.machine.gpus:
         yield "GPU memory", lambda m: gib(sum(d.total_bytes for d in m.plan.memory.gpus))
     yield "RAM", lambda m: gib(m.plan.memory.host.total_bytes)
-    yield "context", lambda m: views.tokens(m.plan.config.context)
+    yield "context", lambda m: views.tokens(views.context_of(m.plan.config))
     yield "trained context", lambda m: views.tokens(m.plan.model.trained_context or 0)
-    yield "KV cache", lambda m: views.kv_text(m.plan.config.kv_type_k, m.plan.config.kv_type_v)
+    yield "KV cache", lambda m: views.kv_of(m.plan.config)
     yield "tokens/s", lambda m: views.speed_text(m.plan.speed)
     yield "prompt tokens/s", _prefill
     yield "quality loss", _loss

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from nemofit.errors import UsageError
 from nemofit.planner.explain import explain
-from nemofit.planner.limits import unmet
-from nemofit.planner.single import single
+from nemofit.planner.records import Plan
 
-from .. import records, request, views
+from .. import engines, records, request, views
 from ..answer import Answer
 from ..contract import PlanReport, Step
 from ..environment import prepare
@@ -22,29 +22,34 @@ def answer(options: Options) -> Answer:
     """Account for one configuration; exit code 3 where it does not fit."""
     prepare(options.catalog)
     engine = request.engine_of(options)
-    goal = request.goal_of(options)
-    model = request.model_of(options)
-    plan, changes = single(model, request.machine_of(options), goal)
-    misses = unmet(plan, goal)
-    steps = tuple(
-        Step(device=s.device, kind=s.kind, text=s.text, bytes=s.bytes, source=s.source)
-        for s in (explain(plan) if options.explain else ())
-    )
+    found = engines.single(options, engine, request.machine_of(options))
+    plan = found.plan
+    steps: tuple[Step, ...] = ()
+    if options.explain:
+        if not isinstance(plan, Plan):
+            raise UsageError(
+                f"the arithmetic of {engine} is not written out",
+                "leave --explain out: the account of each device is in the answer",
+            )
+        steps = tuple(
+            Step(device=s.device, kind=s.kind, text=s.text, bytes=s.bytes, source=s.source)
+            for s in explain(plan)
+        )
     report = PlanReport(
         **records.plan_fields(plan, engine),
         explanation=steps if options.explain else None,
-        nearest=changes[0].text if changes else None,
-        misses=misses,
-        changes=records.change_records(changes),
+        nearest=found.nearest,
+        misses=found.misses,
+        changes=records.change_records(found.changes),
     )
-    return Answer(report, lambda: _view(report), 0 if misses is None else _NO)
+    return Answer(report, lambda: _view(report), 0 if found.misses is None else _NO)
 
 
 def _view(report: PlanReport) -> Iterable[Block]:
-    config, quant = report.config, report.quant
+    quant = report.quant
     yield Line(
         f"{report.model.name}, {quant.id} ({quant.bits_per_weight:.2f} bits per weight), "
-        f"{config.context} tokens, KV {views.kv_text(config.kv_type_k, config.kv_type_v)}",
+        f"{views.context_of(report.config)} tokens, KV {views.kv_of(report.config)}",
         "strong",
     )
     yield Line()
@@ -52,13 +57,14 @@ def _view(report: PlanReport) -> Iterable[Block]:
     yield Line()
     yield views.bars(report)
     yield Line()
+    yield from views.account(report)
     if report.explanation is not None:
         yield from _explained(report.explanation)
         yield Line()
     yield views.verdict_line(report)
     if report.misses and report.verdict == "fits":
         yield Line(f"misses a limit: {report.misses}", "bad")
-    yield from views.changed(report.changes)
+    yield from views.changed(report.changes, report.nearest)
     yield from views.facts(report)
     for note in report.memory.notes:
         yield Line(f"note: {note}", "quiet")

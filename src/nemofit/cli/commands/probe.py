@@ -120,7 +120,15 @@ def _ram(host: Host) -> str:
         return "unknown"
     free = host.ram_available_bytes
     left = f", {gib(free)} available" if free is not None else ""
-    return gib(host.ram_total_bytes) + left
+    return gib(host.ram_total_bytes) + left + _modules(host)
+
+
+def _modules(host: Host) -> str:
+    """ ", DDR5-5600 x2", as far as it is known."""
+    if host.ram_type is None or host.ram_speed_mt_s is None:
+        return ""
+    channels = f" x{host.ram_channels}" if host.ram_channels else ""
+    return f", {host.ram_type}-{host.ram_speed_mt_s}{channels}"
 
 
 def _gpus(gpus: tuple[Gpu, ...]) -> Table:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
+from nemofit.errors import UsageError
 from nemofit.machine.records import Machine
 from nemofit.planner.goal import Goal
-from nemofit.planner.ranking import Ranking, rank
+from nemofit.planner.ranking import Ranking
 from nemofit.planner.records import room_for
 
-from .. import records, request, views
+from .. import engines, records, request, views
 from ..answer import Answer
 from ..contract import RankedPlan, RecommendReport
 from ..environment import cache_directory, personal_directory, prepare
@@ -28,18 +30,18 @@ def answer(options: Options) -> Answer:
     """
     prepare(options.catalog)
     engine, limit = request.engine_of(options), request.limit_of(options)
-    goal = request.goal_of(options)
+    machine = request.machine_of(options)
+    ranking: engines.Ranked
     if options.model is None:
-        machine = request.machine_of(options)
-        ranking = across(options, machine, goal)
+        ranking = across(options, machine, request.goal_of(options))
     else:
-        model = request.model_of(options)
-        machine = request.machine_of(options)
-        ranking = rank(model, machine, goal)
+        ranking = engines.ranking(options, engine, machine)
     report = RecommendReport(
         scope="catalog" if options.model is None else "model",
-        machine=records.machine_summary(room_for(machine, goal), machine),
-        goal=records.goal_record(goal),
+        machine=records.machine_summary(
+            room_for(machine, request.limits_of(options, engine)), machine
+        ),
+        goal=request.goal_record(options, engine),
         plans=_ranked(ranking, engine, limit),
         reason=ranking.reason,
         considered=ranking.considered,
@@ -49,6 +51,10 @@ def answer(options: Options) -> Answer:
 
 def across(options: Options, machine: Machine, goal: Goal) -> Ranking:
     """Rank the whole catalog, with what was worked out before at hand."""
+    engine = request.engine_of(options)
+    if engine in engines.CHECKPOINT_ENGINES:
+        raise UsageError(f"the catalog is not ranked for {engine}", "name a model")
+    goal = replace(goal, engine=engine)
     from nemofit.planner.across import rank_catalog
     from nemofit.planner.footprints import use_directories
 
@@ -56,7 +62,7 @@ def across(options: Options, machine: Machine, goal: Goal) -> Ranking:
     return rank_catalog(machine, goal, prepare=lambda what: talk(f"note: {what}"))
 
 
-def _ranked(ranking: Ranking, engine: str, limit: int | None) -> tuple[RankedPlan, ...]:
+def _ranked(ranking: engines.Ranked, engine: str, limit: int | None) -> tuple[RankedPlan, ...]:
     return tuple(
         RankedPlan(rank=n, score=plan.score, **records.plan_fields(plan, engine))
         for n, plan in enumerate(ranking.plans[:limit], 1)
@@ -116,9 +122,9 @@ def _row(plan: RankedPlan) -> dict[str, str]:
         "#": str(plan.rank),
         "model": plan.model.id,
         "quant": plan.quant.id,
-        "context": views.tokens(config.context),
-        "kv": views.kv_text(config.kv_type_k, config.kv_type_v),
-        "layers": str(config.gpu_layers),
+        "context": views.tokens(views.context_of(config)),
+        "kv": views.kv_of(config),
+        "layers": views.split_of(config),
         "gpu": f"{gpu / (1 << 30):.1f}",
         "ram": f"{plan.memory.host.total_bytes / (1 << 30):.1f}",
         "loss": plan.quality.grade or "?",

@@ -1,4 +1,4 @@
-"""The command that runs a configuration on llama.cpp.
+"""The commands that run a configuration on llama.cpp: its server, its chat, its benchmark.
 
 Flags as the builds of October 2026 take them (``llama-server --help``). Every knob whose default
 could change the placement is printed, also where it equals today's default: ``-np`` (automatic:
@@ -16,12 +16,21 @@ from nemofit.errors import UsageError
 from nemofit.units import MIB
 
 from .config import RunConfig
+from .flags import Option, words
 
 _DEFAULTS = RunConfig()
-_NO_GPU = ["-dev", "none"]
 _TAGS = {"MXFP4_MOE": "MXFP4"}  # file types that the names of published files call otherwise
 _DEVICE_NAMES = {"rocm": "ROCm", "metal": "MTL", "vulkan": "Vulkan"}  # others: in capitals
+PROGRAMS = ("llama-server", "llama-cli", "llama-bench")
+PORT = 8080
+_NO_GPU = ("-dev", "none")
+_PROMPT_TOKENS, _ANSWER_TOKENS = 512, 128  # that speeds are estimated for, llama-bench's defaults
 _PROMPT_CACHE_MIB = 8192  # llama-server's default of -cram, host memory for saved prompts
+
+
+def file_tag(quant: str) -> str:
+    """What the names of published files call a file type."""
+    return _TAGS.get(quant, quant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +53,8 @@ class Weights:
     path: str | None = None
     missing: str | None = None
 
-    def arguments(self) -> list[str]:
-        """How ``llama-server`` is told the file.
+    def option(self) -> Option:
+        """The flag that names them.
 
         Raises:
             UsageError: No file is known.
@@ -57,19 +66,19 @@ class Weights:
                 f"{convert if self.missing else 'name a file of yours: '}nemofit plan FILE.gguf",
             )
         if self.url is not None:
-            return ["-mu", self.url]
+            return "-mu", self.url
         if self.repository is None:
-            return ["-m", self.path or "model.gguf"]
+            return "-m", self.path or "model.gguf"
         if self.file is not None:
-            return ["-hf", self.repository, "-hff", self.file]
-        tag = _TAGS.get(self.quant or "", self.quant)
-        return ["-hf", f"{self.repository}:{tag}" if tag else self.repository]
+            return "-hf", self.repository, "-hff", self.file
+        tag = file_tag(self.quant) if self.quant else None
+        return "-hf", f"{self.repository}:{tag}" if tag else self.repository
 
 
-def server_arguments(
+def server_options(
     config: RunConfig, weights: Weights, gpus: int, spare_host_bytes: int | None = None
-) -> list[str]:
-    """The argument list of ``llama-server`` for a configuration whose values are all settled.
+) -> list[Option]:
+    """The options of ``llama-server`` for a configuration whose values are all settled.
 
     Args:
         config: With ``gpu_layers`` as a number (None prints ``all``).
@@ -79,51 +88,131 @@ def server_arguments(
             default, is limited to it. None: not known, the default stays.
     """
     c = config
-    args = ["llama-server", *weights.arguments(), "-c", str(c.context)]
-    args += ["-ngl", "all" if c.gpu_layers is None else str(c.gpu_layers)] if gpus else _NO_GPU
-    args += _devices(c, gpus)
-    if c.cpu_moe_layers:
-        args += ["-ncmoe", str(c.cpu_moe_layers)]
+    options: list[Option] = [weights.option(), ("-c", str(c.context)), *_offload(c, gpus, ",")]
     if c.override_tensors:
-        args += ["-ot", ",".join(f"{pattern}={buffer}" for pattern, buffer in c.override_tensors)]
-    args += ["-fa", "on" if c.flash_attention else "off"]
-    if (c.kv_type_k, c.kv_type_v) != (_DEFAULTS.kv_type_k, _DEFAULTS.kv_type_v):
-        args += ["-ctk", c.kv_type_k, "-ctv", c.kv_type_v]
-    if c.batch != _DEFAULTS.batch:
-        args += ["-b", str(c.batch)]
-    if c.ubatch != _DEFAULTS.ubatch:
-        args += ["-ub", str(c.ubatch)]
-    args += ["-np", str(c.parallel), *_switches(c, gpus)]
+        options.append(("-ot", ",".join(f"{name}={buffer}" for name, buffer in c.override_tensors)))
+    options += [("-fa", "on" if c.flash_attention else "off"), *_types_and_batches(c)]
+    options += [("-np", str(c.parallel)), *_switches(c, gpus)]
     if spare_host_bytes is not None and spare_host_bytes < _PROMPT_CACHE_MIB * MIB:
-        args += ["-cram", str(spare_host_bytes // MIB)]
-    return [*args, "-fit", "off"]
+        options.append(("-cram", str(spare_host_bytes // MIB)))
+    return [*options, ("-fit", "off")]
 
 
-def _devices(c: RunConfig, gpus: int) -> list[str]:
+def chat_options(
+    config: RunConfig, weights: Weights, gpus: int, spare_host_bytes: int | None = None
+) -> list[Option]:
+    """The same for ``llama-cli``, which has the server's options but that of one cache for all."""
+    options = server_options(config, weights, gpus, spare_host_bytes)
+    return [option for option in options if option[0] != "-kvu"]
+
+
+def bench_options(config: RunConfig, weights: Weights, gpus: int) -> list[Option]:
+    """The options of ``llama-bench`` for the same placement, with a prompt of 512 tokens and 128
+    generated ones. It has no context: it allocates what each test takes.
+
+    Raises:
+        UsageError: A pattern of ``-ot`` has a comma, at which llama-bench splits its values.
+    """
+    c = config
+    options: list[Option] = [weights.option(), ("-p", str(_PROMPT_TOKENS))]
+    options += [("-n", str(_ANSWER_TOKENS)), *_offload(c, gpus, "/")]
+    if c.override_tensors:
+        pairs = [f"{name}={buffer}" for name, buffer in c.override_tensors]
+        cut = next((pair for pair in pairs if set(pair) & {",", ";"}), None)
+        if cut is not None:
+            raise UsageError(
+                f"llama-bench cannot be given the pattern {cut!r}: it splits at , and ;",
+                "write the pattern without, or use --program llama-server",
+            )
+        options.append(("-ot", ";".join(pairs)))
+    options += [("-fa", "on" if c.flash_attention else "off"), *_types_and_batches(c)]
+    if gpus and not c.kv_offload:
+        options.append(("-nkvo", "1"))
+    if gpus and not c.op_offload:
+        options.append(("-nopo", "1"))
+    if not c.mmap:
+        options.append(("-lm", "none"))
+    if not c.repack:
+        options.append(("--repack", "0"))
+    return options
+
+
+def options_of(
+    program: str,
+    config: RunConfig,
+    weights: Weights,
+    gpus: int,
+    spare_host_bytes: int | None = None,
+) -> list[Option]:
+    """The options of one of :data:`PROGRAMS`.
+
+    Raises:
+        UsageError: No such program.
+    """
+    if program == "llama-server":
+        return server_options(config, weights, gpus, spare_host_bytes)
+    if program == "llama-cli":
+        return chat_options(config, weights, gpus, spare_host_bytes)
+    if program == "llama-bench":
+        return bench_options(config, weights, gpus)
+    raise UsageError(f"program {program!r} is not known", "one of: " + ", ".join(PROGRAMS))
+
+
+def _offload(c: RunConfig, gpus: int, between: str) -> list[Option]:
+    if not gpus:
+        return [_NO_GPU]
+    options: list[Option] = [("-ngl", "all" if c.gpu_layers is None else str(c.gpu_layers))]
+    options += _devices(c, gpus, between)
+    if c.cpu_moe_layers:
+        options.append(("-ncmoe", str(c.cpu_moe_layers)))
+    return options
+
+
+def _devices(c: RunConfig, gpus: int, between: str) -> list[Option]:
     """The cards by name where some are left out, and how the layers are split over those used."""
     used = range(gpus) if c.devices is None else c.devices
     name = _DEVICE_NAMES.get(c.backend, c.backend.upper())
-    args = ["-dev", ",".join(f"{name}{d}" for d in used)] if c.devices is not None else []
+    options: list[Option] = []
+    if c.devices is not None:
+        options.append(("-dev", between.join(f"{name}{d}" for d in used)))
     if c.tensor_split is not None and len(used) > 1:
-        args += ["-ts", ",".join(f"{c.tensor_split[d]:g}" for d in used)]
-    return args
+        options.append(("-ts", between.join(f"{c.tensor_split[d]:g}" for d in used)))
+    return options
 
 
-def _switches(c: RunConfig, gpus: int) -> list[str]:
-    args = []
+def _types_and_batches(c: RunConfig) -> list[Option]:
+    options: list[Option] = []
+    if (c.kv_type_k, c.kv_type_v) != (_DEFAULTS.kv_type_k, _DEFAULTS.kv_type_v):
+        options += [("-ctk", c.kv_type_k), ("-ctv", c.kv_type_v)]
+    if c.batch != _DEFAULTS.batch:
+        options.append(("-b", str(c.batch)))
+    if c.ubatch != _DEFAULTS.ubatch:
+        options.append(("-ub", str(c.ubatch)))
+    return options
+
+
+def _switches(c: RunConfig, gpus: int) -> list[Option]:
+    options: list[Option] = []
     if c.kv_unified:
-        args.append("-kvu")
+        options.append(("-kvu",))
     if gpus and not c.kv_offload:
-        args.append("-nkvo")
+        options.append(("-nkvo",))
     if gpus and not c.op_offload:
-        args.append("--no-op-offload")
+        options.append(("--no-op-offload",))
     if c.swa_full:
-        args.append("--swa-full")
+        options.append(("--swa-full",))
     if not c.mmap:
-        args += ["-lm", "none"]
+        options.append(("-lm", "none"))
     if not c.repack:
-        args.append("-nr")
-    return args
+        options.append(("-nr",))
+    return options
+
+
+def server_arguments(
+    config: RunConfig, weights: Weights, gpus: int, spare_host_bytes: int | None = None
+) -> list[str]:
+    """:func:`server_options` as one list of arguments, the program first."""
+    return list(words("llama-server", server_options(config, weights, gpus, spare_host_bytes)))
 
 
 def server_command(

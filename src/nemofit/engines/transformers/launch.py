@@ -36,6 +36,7 @@ def script(
     prompt: str = _PROMPT,
     max_new_tokens: int = 256,
     device_map: Mapping[str, int | str] | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> str:
     """The text of the script; every value is a Python literal, whatever characters it has.
 
@@ -45,10 +46,13 @@ def script(
         prompt: What it asks.
         max_new_tokens: Tokens that it generates at most.
         device_map: A placement to pin instead of the name in the configuration.
+        variables: Environment to set before the libraries are loaded.
     """
     quantized = config.quantization != "none"
     lines = [
         f"# pip install {' '.join(repr(r) for r in requirements(config))}",
+        *(["import os", ""] if variables else []),
+        *(f"os.environ[{name!r}] = {value!r}" for name, value in (variables or {}).items()),
         "import torch",
         "from transformers import AutoModelForCausalLM, AutoTokenizer"
         + (", BitsAndBytesConfig" if quantized else ""),

@@ -25,7 +25,7 @@ from .placement import CPU, DISK, TOWER, Device, Placement, linear_bytes, place,
 
 # A CUDA context and what the allocator does not give back: the largest context that is published
 # for a card is 712 MiB (RTX PRO 6000, ggml-org/llama.cpp logs); assumed for every card.
-_CONTEXT = 712 * MIB
+CONTEXT_BYTES = 712 * MIB
 _HIDDEN_COPIES = 4
 _CHUNKED = frozenset({"llama4"})
 
@@ -61,7 +61,7 @@ def estimate_memory(
         UsageError: As for :func:`nemofit.engines.transformers.placement.place`.
     """
     config = config or TransformersConfig()
-    usable = [max(n - _CONTEXT, 0) for n in free]
+    usable = [max(n - CONTEXT_BYTES, 0) for n in free]
     placement = place(model, config, usable, host_free)
     layers = decoder_layers(model)
     device_of_layer = [placement.device_of[f"model.layers.{i}"] for i in range(layers)]
@@ -89,7 +89,7 @@ def estimate_memory(
                 weights_bytes=weights.get(d, 0),
                 kv_bytes=cache.get(d, 0),
                 compute_bytes=(step + (streamed if d == main else 0)) if busy else 0,
-                overhead_bytes=_CONTEXT if busy else 0,
+                overhead_bytes=CONTEXT_BYTES if busy else 0,
             )
         )
     return TransformersMemory(

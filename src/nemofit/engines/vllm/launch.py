@@ -7,19 +7,25 @@ printed: its default was 0.9 in older releases and is 0.92 now.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from nemofit.catalog.models import ModelCard
+from nemofit.engines.artifacts import Process, Service, powershell_line, shell_line
+from nemofit.engines.artifacts import compose_file as _compose
+from nemofit.engines.devices import visibility
+from nemofit.engines.quoting import comment
 from nemofit.errors import UnknownNameError
 from nemofit.machine.records import Gpu
 
 from .config import VllmConfig
 from .formats import find_format
 
-IMAGE = "vllm/vllm-openai:v0.33.0"
+VERSION = "0.33.0"
+IMAGE = f"vllm/vllm-openai:v{VERSION}"
 _DEFAULTS = VllmConfig()
 _PORT = 8000
+_PROMPT = "Explain in two sentences what a key-value cache is."
 
 
 def checkpoint(card: ModelCard, quant: str) -> str:
@@ -68,21 +74,28 @@ def server_arguments(config: VllmConfig, model: str, port: int | None = None) ->
 
 
 def environment(config: VllmConfig, gpus: Sequence[Gpu]) -> dict[str, str]:
-    """Variables that keep vLLM to the first cards of a list that has more than it needs.
+    """Variables that keep vLLM to the first cards of a list that has more than it needs."""
+    return visibility(gpus, gpus[: config.ranks])
 
-    Cards are named by UUID where all are known, else by index in PCI order.
+
+def process(
+    config: VllmConfig,
+    model: str,
+    variables: Mapping[str, str] | None = None,
+    port: int | None = None,
+    comments: Sequence[str] = (),
+) -> Process:
+    """The server with its environment.
+
+    A directory whose name begins with a dash is named from here on, so that it is no flag.
     """
-    used = gpus[: config.ranks]
-    if len(used) == len(gpus):
-        return {}
-    names = [g.uuid for g in used]
-    if all(names):
-        return {"CUDA_VISIBLE_DEVICES": ",".join(n for n in names if n)}
-    indices = [g.index if g.index is not None else i for i, g in enumerate(used)]
-    return {
-        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
-        "CUDA_VISIBLE_DEVICES": ",".join(map(str, indices)),
-    }
+    named = f"./{model}" if model.startswith("-") else model
+    return Process(
+        words=tuple(server_arguments(config, named, port)),
+        variables=dict(variables or {}),
+        title=f"vLLM: {model}",
+        comments=tuple(comments),
+    )
 
 
 def server_command(
@@ -92,8 +105,7 @@ def server_command(
     port: int | None = None,
 ) -> str:
     """One line for a POSIX shell, every value quoted."""
-    settings = [f"{name}={shlex.quote(value)}" for name, value in (variables or {}).items()]
-    return " ".join([*settings, shlex.join(server_arguments(config, model, port))])
+    return shell_line(process(config, model, variables, port)).rstrip("\n")
 
 
 def server_command_powershell(
@@ -103,9 +115,38 @@ def server_command_powershell(
     port: int | None = None,
 ) -> str:
     """One line for PowerShell, every value quoted. (vLLM itself runs under WSL on Windows.)"""
-    settings = [f"$env:{name}={_powershell(value)};" for name, value in (variables or {}).items()]
-    args = server_arguments(config, model, port)
-    return " ".join([*settings, *(_powershell(a) if _special(a) else a for a in args)])
+    return powershell_line(process(config, model, variables, port)).rstrip("\n")
+
+
+def compose_service(
+    config: VllmConfig,
+    model: str,
+    variables: Mapping[str, str] | None = None,
+    port: int = _PORT,
+    gpus: tuple[str, ...] | None = None,
+) -> Service:
+    """The same in vLLM's own image, with the weights kept outside it.
+
+    A token for gated repositories is taken from the environment of whoever starts it.
+
+    Args:
+        config: The configuration.
+        model: Repository of the checkpoint.
+        variables: Set in the container.
+        port: Where it listens.
+        gpus: The cards to pass in, by UUID; None: all.
+    """
+    return Service(
+        name="vllm",
+        image=IMAGE,
+        arguments=tuple(server_arguments(config, model, None if port == _PORT else port)[2:]),
+        variables=dict(variables or {}),
+        passed=("HF_TOKEN",),
+        port=port,
+        volumes=(("${HF_HOME:-~/.cache/huggingface}", "/root/.cache/huggingface"),),
+        gpus=gpus,
+        shares_memory=True,
+    )
 
 
 def compose_file(
@@ -113,47 +154,62 @@ def compose_file(
     model: str,
     variables: Mapping[str, str] | None = None,
     port: int = _PORT,
+    comments: Sequence[str] = (),
 ) -> str:
-    """A Compose file that runs the same in vLLM's own image, with the weights kept outside it.
+    """:func:`compose_service` as a file."""
+    return _compose(compose_service(config, model, variables, port), comments)
 
-    A token for gated repositories is taken from the environment of whoever starts it.
-    """
-    command = server_arguments(config, model)[2:]
+
+def offline_script(
+    config: VllmConfig,
+    model: str,
+    variables: Mapping[str, str] | None = None,
+    comments: Sequence[str] = (),
+) -> str:
+    """A Python script that answers one prompt without a server; every value is a literal."""
+    arguments = server_arguments(config, model)[3:]
+    names = [word for word in arguments if word.startswith("--")]
+    settings = {name[2:].replace("-", "_"): _literal(arguments, name) for name in names}
     lines = [
-        "services:",
-        "  vllm:",
-        f"    image: {IMAGE}",
-        "    command:",
-        *(f"      - {_yaml(a)}" for a in command),
-        "    environment:",
-        "      - HF_TOKEN",
-        *(f"      - {_yaml(f'{name}={value}')}" for name, value in (variables or {}).items()),
-        "    ports:",
-        f"      - {_yaml(f'127.0.0.1:{port}:{_PORT}')}",
-        "    volumes:",
-        '      - "${HF_HOME:-~/.cache/huggingface}:/root/.cache/huggingface"',
-        "    ipc: host",
-        "    deploy:",
-        "      resources:",
-        "        reservations:",
-        "          devices:",
-        "            - driver: nvidia",
-        "              count: all",
-        "              capabilities: [gpu]",
+        *(f"# {comment(line)}" for line in comments if line),
+        f"# pip install vllm=={VERSION}",
+        *(["import os", ""] if variables else []),
+        *(f"os.environ[{name!r}] = {value!r}" for name, value in (variables or {}).items()),
+        "from vllm import LLM, SamplingParams",
+        "",
+        'if __name__ == "__main__":',
+        "    llm = LLM(",
+        f"        model={model!r},",
+        *(f"        {name}={value!r}," for name, value in settings.items()),
+        "    )",
+        f"    messages = [{{'role': 'user', 'content': {_PROMPT!r}}}]",
+        "    (answer,) = llm.chat(messages, SamplingParams(max_tokens=256))",
+        "    print(answer.outputs[0].text)",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _yaml(text: str) -> str:
-    """A double-quoted YAML scalar; Compose reads ``$$`` as one dollar sign."""
-    import json
+def _literal(arguments: Sequence[str], name: str) -> object:
+    """The value behind a flag as Python has it; True where there is none."""
+    at = list(arguments).index(name) + 1
+    if at == len(arguments) or arguments[at].startswith("--"):
+        return True
+    for kind in (int, float):
+        try:
+            return kind(arguments[at])
+        except ValueError:
+            continue
+    return arguments[at]
 
-    return json.dumps(text, ensure_ascii=False).replace("$", "$$")
 
-
-def _powershell(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _special(text: str) -> bool:
-    return not text or not all(c.isalnum() or c in "-_./:=" for c in text)
+def download_directory(environ: Mapping[str, str], home: Path) -> Path:
+    """Where Hugging Face's libraries keep what they fetch (huggingface_hub, constants.py)."""
+    for name, below in (
+        ("HF_HUB_CACHE", ()),
+        ("HUGGINGFACE_HUB_CACHE", ()),
+        ("HF_HOME", ("hub",)),
+        ("XDG_CACHE_HOME", ("huggingface", "hub")),
+    ):
+        if environ.get(name):
+            return Path(environ[name]).joinpath(*below)
+    return home / ".cache" / "huggingface" / "hub"

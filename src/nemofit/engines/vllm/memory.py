@@ -45,7 +45,7 @@ _GROWTH = 358 * MIB
 # What the process takes before vLLM looks at the card, so beside the requested share: the largest
 # published difference of total and free on an idle card is 0.9 GiB (RTX 5090,
 # noonghunna/club-3090 issue 1087).
-_CONTEXT = 922 * MIB
+CONTEXT_BYTES = 922 * MIB
 # One captured graph: 67 of them took 0.67 GiB where most is published, others less.
 _GRAPH = 8 * MIB
 _LARGEST_GRAPH = 512
@@ -280,7 +280,7 @@ def _device(
         weights_bytes=-size["weights"] - size.get("weights on the host", 0),
         kv_bytes=blocks * plan.block_bytes[stage],
         compute_bytes=-size["activations"] - size.get("CUDA graphs", 0),
-        overhead_bytes=-size["growth outside the allocator"] + _CONTEXT,
+        overhead_bytes=-size["growth outside the allocator"] + CONTEXT_BYTES,
     )
 
 
@@ -292,7 +292,7 @@ def _refusal(
         total = card.total_bytes or 0
         free = total if card.free_bytes is None else card.free_bytes
         wanted = _requested(config, total)
-        if free - _CONTEXT < wanted and free < total:
+        if free - CONTEXT_BYTES < wanted and free < total:
             return (
                 f"GPU {i} has {gib(free)} free, which with the process itself is less than"
                 f" {config.gpu_memory_utilization:g} of its {gib(total)}"

@@ -10,6 +10,7 @@ most :data:`MAX_HEADER` bytes and is read through a window, from a file or from 
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from dataclasses import dataclass, field
 from math import prod
@@ -309,10 +310,12 @@ class _Reader:
         length = struct.Struct(self.order + "Q").unpack_from
         while count:
             self._need(8, 8 * count)
-            window, at, last = self._window, self._at, len(self._window) - 8
-            while count and at <= last:
-                at += 8 + length(window, at)[0]
-                count -= 1
+            window, at, passed = self._window, self._at, 0
+            with contextlib.suppress(struct.error, OverflowError):  # the end of the window
+                for passed in range(count):  # noqa: B007
+                    at += 8 + length(window, at)[0]
+                passed = count
+            count -= passed
             self._at = min(at, len(window))
             self._pass(at - self._at, key)
 
