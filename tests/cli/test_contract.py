@@ -16,6 +16,10 @@ LOGS = Path(__file__).parent / "logs"
 COMMANDS = {
     "recommend model": ("recommend", "-m", "nemotron", "-c", "8k", "--machine", TWO_CARDS),
     "recommend cpu": ("recommend", "-m", "llama-3.2-1b", "-c", "4096", "--machine", NO_CARD),
+    "recommend for a use": (
+        *("recommend", "--use-case", "reasoning", "-q", "Q4_K_M", "-c", "2048", "--limit", "60"),
+        *("--machine", NO_CARD),
+    ),
     "plan": ("plan", "nemotron", "-q", "Q4_K_M", "--machine", TWO_CARDS),
     "plan explained": (
         "plan",

@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from ..errors import DataError
+from .schema_scores import tabled
 from .yaml_schema import broken, place, section
 
 _SIZE: Final = re.compile(r"(\d{1,6}(?:\.(\d{1,4}))?) (GB|GiB|MB|MiB)")
@@ -207,13 +208,22 @@ def validate(raw: object, file: str) -> dict[str, object]:
         DataError: Names file, line, entry, field and what was expected.
     """
     for key in raw if isinstance(raw, dict) else ():
-        if key not in ("models", "sources"):
+        if key not in ("models", "sources", "score_tables"):
             raise DataError(
                 f"{place(raw, file, (key,))}: {key!r} is not a section that is known",
-                "a models file has the sections 'sources' and 'models'",
+                "a models file has the sections 'sources', 'models' and 'score_tables'",
             )
     found = section(raw, file, "models")
     sources = section(raw, file, "sources", required=False)
+    assert isinstance(raw, dict)
+    scores = tabled(raw, file)
+    for model in scores:
+        if model not in found:
+            near = get_close_matches(model, found, n=3)
+            raise DataError(
+                f"{place(raw, file, ('score_tables',))}: {model!r:.60} is not a model of this file",
+                "did you mean: " + ", ".join(near) if near else "write its entry under 'models:'",
+            )
     out: dict[str, object] = {}
     for key, fields in found.items():
         try:
@@ -224,6 +234,7 @@ def validate(raw: object, file: str) -> dict[str, object]:
                 e, found, file, "model", key
             ) from None
         plain = entry.model_dump(mode="json", exclude_none=True)
+        plain["scores"] += scores.get(key, [])
         out[key] = _with_sources(plain, sources, file, found, key)
     return out
 

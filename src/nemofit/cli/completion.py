@@ -77,6 +77,12 @@ def _sorts() -> Iterable[str]:
     return SORTS
 
 
+def _use_cases() -> Iterable[str]:
+    from nemofit.planner.use_cases import USE_CASES
+
+    return USE_CASES
+
+
 def _engines() -> Iterable[str]:
     from nemofit.planner.records import ENGINES
 
@@ -108,6 +114,7 @@ kv_types = _from(_kv_types)
 preferences = _from(_preferences)
 qualities = _from(_qualities)
 sorts = _from(_sorts)
+use_cases = _from(_use_cases)
 engines = _from(_engines)
 formats = _from(_formats)
 programs = _from(_programs)

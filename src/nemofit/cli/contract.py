@@ -292,11 +292,31 @@ class GoalRecord:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
+class EvidenceRecord:
+    """A published score. ``compared`` false: measured otherwise than those of the other rows."""
+
+    benchmark: str
+    value: float
+    by: str
+    how: str | None
+    sources: tuple[str, ...]
+    compared: bool
+    text: str
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class RankedPlan(PlanRecord):
-    """A plan with its place: ``score`` is between 0 and 1, by the preference's formula."""
+    """A plan with its place: ``score`` is between 0 and 1, by the preference's formula.
+
+    ``evidence`` and ``variants`` are there with ``--use-case``; without a published score
+    ``evidence_note`` says so.
+    """
 
     rank: int
     score: float
+    evidence: EvidenceRecord | None = None
+    evidence_note: str | None = None
+    variants: tuple[str, ...] = ()
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -310,6 +330,7 @@ class RecommendReport(Envelope):
     plans: tuple[RankedPlan, ...]
     reason: str
     considered: int
+    use_case: str | None = None
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -37,6 +37,7 @@ class Options:
     max_vram: str | None = None
     quality: str | None = None
     models: tuple[str, ...] = ()
+    use_case: str | None = None
     prices: str | None = None
     power_price: str | None = None
     sort: str | None = None
@@ -185,6 +186,13 @@ OPTIONS: dict[str, Option] = {
         "MODEL...",
         complete="models",
         many=True,
+    ),
+    "use_case": Option(
+        "Rank models by published scores for: chat, code, reasoning, long-context, tools "
+        "or multilingual.",
+        ("--use-case",),
+        "CASE",
+        complete="use_cases",
     ),
     "prices": Option(
         "Your price list, a YAML file: 'prices: {RTX 3090: 650}', 'currency: EUR'.",

@@ -56,11 +56,11 @@ COMMANDS: dict[str, Entry] = {
     ),
     "recommend": Entry(
         "Rank the plans for a model, or all models, on this machine.",
-        ("model_option", *_MODEL_KNOBS, *_GOAL, "limit", *_MACHINE, *_ALWAYS),
+        ("model_option", *_MODEL_KNOBS, *_GOAL, "use_case", "limit", *_MACHINE, *_ALWAYS),
         (
             "nemofit recommend -m nemotron",
             "nemofit recommend -m nemotron --prefer context --min-tps 10",
-            "nemofit recommend --machine '1x RTX 4090, 64 GiB RAM'",
+            "nemofit recommend --use-case code --machine '1x RTX 4090, 64 GiB RAM'",
         ),
     ),
     "plan": Entry(

@@ -10,10 +10,11 @@ from nemofit.machine.records import Machine
 from nemofit.planner.goal import Goal
 from nemofit.planner.ranking import Ranking
 from nemofit.planner.records import room_for
+from nemofit.planner.use_cases import LONG_CONTEXT, Row, by_use_case, check_use_case, reason_for
 
 from .. import engines, records, request, views
 from ..answer import Answer
-from ..contract import RankedPlan, RecommendReport
+from ..contract import EvidenceRecord, RankedPlan, RecommendReport
 from ..environment import cache_directory, personal_directory, prepare
 from ..options import Options
 from ..output import Block, Column, Line, Table, Tone, talk
@@ -30,6 +31,8 @@ def answer(options: Options) -> Answer:
     """
     prepare(options.catalog)
     engine, limit = request.engine_of(options), request.limit_of(options)
+    if options.use_case is not None:
+        return _for_use(options, check_use_case(options.use_case), engine, limit)
     machine = request.machine_of(options)
     ranking: engines.Ranked
     if options.model is None:
@@ -47,6 +50,49 @@ def answer(options: Options) -> Answer:
         considered=ranking.considered,
     )
     return Answer(report, lambda: _view(report, limit))
+
+
+def _for_use(options: Options, use_case: str, engine: str, limit: int | None) -> Answer:
+    """Rank the catalog by published scores."""
+    if options.model is not None:
+        raise UsageError("--use-case ranks models, and -m names one", "leave one of them out")
+    machine, goal = request.machine_of(options), request.goal_of(options)
+    if use_case == "long-context" and goal.context is None:
+        goal = replace(goal, context=max(LONG_CONTEXT, goal.min_context or 0))
+    ranking = across(options, machine, goal)
+    rows = by_use_case(ranking.plans, use_case, goal.prefer)
+    report = RecommendReport(
+        scope="catalog",
+        machine=records.machine_summary(room_for(machine, goal), machine),
+        goal=records.goal_record(goal),
+        plans=tuple(_for_use_record(n, row, engine) for n, row in enumerate(rows[:limit], 1)),
+        reason=reason_for(rows, use_case),
+        considered=ranking.considered,
+        use_case=use_case,
+    )
+    return Answer(report, lambda: _view(report, limit))
+
+
+def _for_use_record(n: int, row: Row, engine: str) -> RankedPlan:
+    found, evidence = row.evidence, None
+    if found is not None:
+        evidence = EvidenceRecord(
+            benchmark=found.score.benchmark,
+            value=found.score.value,
+            by=found.score.by,
+            how=found.score.how,
+            sources=found.score.sources,
+            compared=found.compared,
+            text=found.text,
+        )
+    return RankedPlan(
+        rank=n,
+        score=row.score,
+        evidence=evidence,
+        evidence_note=None if evidence else "no published score",
+        variants=row.variants,
+        **records.plan_fields(row.plan, engine),
+    )
 
 
 def across(options: Options, machine: Machine, goal: Goal) -> Ranking:
@@ -99,12 +145,14 @@ def _table(report: RecommendReport, shown: int) -> Table:
         "gpu": Column("GPU GiB", right=True),
         "ram": Column("RAM GiB", right=True, rank=3 if gpus else 0),
         "loss": Column("Loss", rank=1),
+        "evidence": Column("Published score"),
         "speed": Column("tokens/s", right=True),
         "score": Column("Score", right=True, rank=6),
         "verdict": Column("Verdict", rank=2 if across else 1),
     }
     unwanted = {"layers", "gpu"} if not gpus else set()
     unwanted |= set() if across else {"model"}
+    unwanted |= {"kv", "ram", "verdict"} if report.use_case else {"evidence"}
     keys = [key for key in columns if key not in unwanted]
     rows = [_row(plan) for plan in report.plans[:shown]]
     tones: list[Tone] = ["strong"]
@@ -128,7 +176,17 @@ def _row(plan: RankedPlan) -> dict[str, str]:
         "gpu": f"{gpu / (1 << 30):.1f}",
         "ram": f"{plan.memory.host.total_bytes / (1 << 30):.1f}",
         "loss": plan.quality.grade or "?",
+        "evidence": _evidence(plan),
         "speed": views.speed_text(plan.speed),
         "score": f"{plan.score:.2f}",
         "verdict": plan.verdict_words,
     }
+
+
+def _evidence(plan: RankedPlan) -> str:
+    found = plan.evidence
+    if found is None:
+        return plan.evidence_note or ""
+    how = f", {found.how.split(',')[0]}" if found.how else ""
+    text = f"{found.benchmark} {found.value:g}, {found.by}{how}"
+    return text if found.compared else f"({text})"
