@@ -63,10 +63,10 @@ def test_the_installed_engine_agrees_about_this_machine(
     assert not list(temporary.iterdir())
 
 
-def test_two_devices_and_a_file_that_lies_here(
+def test_a_file_that_lies_here_and_a_card_left_out(
     engine: Engine, model_files: ModelFiles, say: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The flags of a plan for two cards, on devices of which two stand in for them."""
+    """The plan needs one card of two: the engine is told which, by its own name for it."""
     path = model_files.path(nemofit.load_model("qwen3-30b-a3b"), "Q4_K_M")
     monkeypatch.setenv("LLAMA_ARG_RPC", engine._rpc(2)[1])
     said = say("verify", str(path), "-c", "8k", "--kv-type", "q8_0", "--machine", TWO_CARDS,
@@ -74,6 +74,17 @@ def test_two_devices_and_a_file_that_lies_here(
     assert said.code == 0, said
     assert "the engine agrees to the last digit it prints" in said.out
     assert "the devices are rpc's, not cuda's as in the plan" in said.out
+
+
+def test_a_plan_for_two_cards_on_two_devices(
+    engine: Engine, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMA_ARG_RPC", engine._rpc(2)[1])
+    said = say("verify", "nemotron", "-q", "Q4_K_M", "--machine", TWO_CARDS, "--json",
+               "--program", folder_of(engine))  # fmt: skip
+    assert said.code == 0, said
+    assert {f["device"] for f in said.json["figures"]} == {"RPC0", "RPC1", "Host"}
+    assert len(said.json["figures"]) == 8
 
 
 def test_a_build_without_the_cards_is_no_agreement(engine: Engine, say: Say) -> None:

@@ -75,7 +75,7 @@ def _projected(options: Options) -> Answer:
     devices = oracle.parse_devices(_print(aside, "--list-devices"))
     with scratch.directory() as directory:
         path = _file(plan, directory)
-        flags = oracle.arguments(config, path, len(plan.memory.gpus))
+        flags = oracle.arguments(config, path, len(plan.memory.gpus), devices)
         rows = _rows([*command, *flags], version)
     memory, notes = _prediction(plan, rows)
     differences = oracle.compare(memory, rows)
@@ -179,6 +179,8 @@ def _prediction(plan: Plan, rows: Sequence[oracle.Row]) -> tuple[Memory, list[st
         len(gpus),
         imatrix=plan.imatrix,
     )
+    if plan.config.devices is not None:
+        memory = replace(memory, gpus=tuple(memory.gpus[d] for d in plan.config.devices))
     return memory, notes
 
 

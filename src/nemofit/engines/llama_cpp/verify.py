@@ -93,15 +93,20 @@ def projected(config: RunConfig, backend: str) -> RunConfig:
     )
 
 
-def arguments(config: RunConfig, path: str, gpus: int) -> list[str]:
+def arguments(
+    config: RunConfig, path: str, gpus: int, found: Sequence[EngineDevice] = ()
+) -> list[str]:
     """The arguments that ask llama-fit-params about a plan.
 
     Args:
         config: With every choice written out.
         path: The model's file.
         gpus: Devices of the plan; 0 tells the engine to use none.
+        found: What the engine lists: a plan that leaves cards out names the others by it.
     """
     typed = server_arguments(projected(config, config.backend), Weights(path=path), gpus)[1:]
+    if config.devices is not None and gpus and max(config.devices) < len(found):
+        typed[typed.index("-dev") + 1] = ",".join(found[d].name for d in config.devices)
     place = typed.index("-fit")
     return [*typed[:place], *typed[place + 2 :], "--offline", "-fitp", "on"]
 
