@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,7 @@ COMMANDS = {
     "probe described": ("probe", "--machine", TWO_CARDS),
     "verify": ("verify", "qwen3-4b", "--log", str(LOGS / "ollama-qwen3-4b.log")),
     "calibrate": ("calibrate", "--show"),
+    "watch": ("watch", str(os.getpid()), "--seconds", "0.1", "--interval", "0.05"),
     "list-models": ("list", "models"),
     "list-quants": ("list", "quants"),
     "list-gpus": ("list", "gpus"),
@@ -100,15 +103,15 @@ def validate(document: dict[str, Any], say: Say) -> str:
 def test_output_follows_its_schema(
     args: tuple[str, ...], say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One JSON document on stdout, nothing else; its envelope names schema and version."""
+    """JSON documents on stdout, nothing else; the envelope names schema and version."""
     if SMALL_FILE in args:
         small_file(tmp_path)
         monkeypatch.chdir(tmp_path)
-    said = say(*args, "--json")
-    document = said.json
-    assert list(document)[:2] == ["schema", "nemofit"]
-    assert nemofit.__version__ == document["nemofit"]
-    assert validate(document, say).startswith(document["schema"].split("/")[1])
+    for line in say(*args, "--json").out.splitlines():
+        document = json.loads(line)
+        assert list(document)[:2] == ["schema", "nemofit"]
+        assert nemofit.__version__ == document["nemofit"]
+        assert validate(document, say).startswith(document["schema"].split("/")[1])
 
 
 def test_every_schema_is_covered_here() -> None:

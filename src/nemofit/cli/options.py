@@ -62,6 +62,10 @@ class Options:
     entry_name: str | None = None
     repo: str | None = None
     force: bool = False
+    target: str | None = None
+    seconds: str | None = None
+    interval: str | None = None
+    svg: str | None = None
     from_file: str | None = None
     repetitions: str | None = None
     show: bool = False
@@ -288,6 +292,14 @@ OPTIONS: dict[str, Option] = {
         "Models that are on this disk: Ollama's, LM Studio's, the hub's and llama.cpp's.",
         ("--local",),
     ),
+    "target": Option(
+        "Number of a process, or llama.cpp, ollama or vllm; without it: the first that runs.",
+        (),
+        "[PID|ENGINE]",
+    ),
+    "seconds": Option("Stop after so long.", ("--seconds",), "N"),
+    "interval": Option("Seconds between two looks; 0.5 without it.", ("--interval",), "N"),
+    "svg": Option("Draw the memory over time into a file.", ("--svg",), "FILE"),
     "from_file": Option(
         "Take what llama-bench wrote with -o json; - reads it from stdin.", ("--from",), "FILE|-"
     ),

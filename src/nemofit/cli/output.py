@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING, Literal, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.live import Live as RichLive
     from rich.text import Text as RichText
 
 Tone = Literal["plain", "good", "bad", "quiet", "strong"]
@@ -67,13 +68,23 @@ class Bars:
 
 
 @dataclass(frozen=True, slots=True)
+class Curve:
+    """Values over time in one line, from zero to ``top``; None where nothing was known."""
+
+    label: str
+    values: Sequence[int | None]
+    top: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
     """A line to copy: written raw, never wrapped, never coloured."""
 
     text: str
 
 
-Block = Line | Table | Bars | Command
+Block = Line | Table | Bars | Curve | Command
 
 
 def write(text: str, stream: TextIO | None = None) -> None:
@@ -114,6 +125,50 @@ def write_json(document: object) -> None:
 
     indent = 2 if _is_terminal(sys.stdout) else None
     write(json.dumps(document, ensure_ascii=True, allow_nan=False, indent=indent) + "\n")
+
+
+def write_json_line(document: object) -> None:
+    """Write one JSON document on one line, one of several."""
+    import json
+
+    write(json.dumps(document, ensure_ascii=True, allow_nan=False) + "\n")
+
+
+class Live:
+    """Blocks that are shown again and again in the same place of a terminal; silent elsewhere."""
+
+    def __init__(self) -> None:
+        self._live: RichLive | None = None
+        if _is_terminal(sys.stdout):
+            from rich.console import Console
+            from rich.live import Live as RichLive
+
+            console = Console(highlight=False, markup=False, emoji=False)
+            self._live = RichLive(console=console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> Live:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def show(self, blocks: Callable[[], Iterable[Block]]) -> None:
+        """Show these blocks now; they are not even made where nobody looks."""
+        if self._live is None:
+            return
+        from rich.console import Group
+
+        console = self._live.console
+        parts = [
+            part
+            for block in blocks()
+            if not isinstance(block, Command)
+            for part in _render(block, console)
+        ]
+        self._live.update(Group(*parts), refresh=True)
 
 
 def talk(text: str) -> None:
@@ -225,14 +280,33 @@ def _terminal_width(stream: TextIO | None) -> int:
         return 0
 
 
-def _render(block: Line | Table | Bars, console: Console) -> list[RenderableType]:
+def _render(block: Line | Table | Bars | Curve, console: Console) -> list[RenderableType]:
     from rich.text import Text
 
     if isinstance(block, Line):
         return [Text(block.text, style=_STYLES[block.tone], overflow="fold")]
     if isinstance(block, Table):
         return [_table(block, console.width)]
+    if isinstance(block, Curve):
+        return [_curve(block, console)]
     return _bars(block, console)
+
+
+def _curve(block: Curve, console: Console) -> RenderableType:
+    """The newest values at the right; where there are more than columns, the greatest of each."""
+    from rich.text import Text
+
+    steps = " .:-=+*#" if console.options.ascii_only else " ▁▂▃▄▅▆▇█"
+    length = max(10, min(60, console.width - len(block.label) - len(block.text) - 6))
+    values = [value or 0 for value in block.values]
+    each = -(-len(values) // length) or 1
+    columns = [max(values[i : i + each]) for i in range(0, len(values), each)]
+    top = max(block.top, *columns, 1) if columns else 1
+    glyphs = "".join(steps[-(-value * (len(steps) - 1) // top)] for value in columns)
+    line = Text(f"{block.label}  ", overflow="fold")
+    line.append(glyphs.ljust(length), style="cyan")
+    line.append(f"  {block.text}")
+    return line
 
 
 def _table(block: Table, width: int) -> RenderableType:

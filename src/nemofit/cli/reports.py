@@ -338,3 +338,43 @@ class CalibrateReport(Envelope):
     devices: tuple[CorrectedDevice, ...]
     measured: tuple[MeasuredSpeed, ...]
     notes: tuple[str, ...] = ()
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class WatchedGpu:
+    """Memory held on a card: the process's own, or all programs' where the driver says no more."""
+
+    name: str
+    used_bytes: int | None
+    whose: Literal["process", "card"]
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class WatchedDevice:
+    """The most that was held on a device, and what the plan has there; null: no plan was named."""
+
+    device: str
+    peak_bytes: int | None
+    planned_bytes: int | None
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class WatchReport(Envelope):
+    """``nemofit watch``: one document per look, and a last one with the peaks.
+
+    ``allocated_bytes`` cannot be given back; ``mapped_bytes`` are pages of files, the weights of a
+    mapped model among them, which the system drops when it needs room. Null: not known here.
+    """
+
+    schema: Literal["nemofit/watch/1"] = "nemofit/watch/1"
+    kind: Literal["look", "summary"]
+    pid: int
+    seconds: float
+    resident_bytes: int | None = None
+    allocated_bytes: int | None = None
+    mapped_bytes: int | None = None
+    gpus: tuple[WatchedGpu, ...] = ()
+    peaks: tuple[WatchedDevice, ...] = ()
+    looks: int | None = None
+    ended: Literal["process", "time", "asked"] | None = None
+    notes: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ REPORTS: dict[str, type[contract.Envelope]] = {
     "launch": reports.LaunchReport,
     "probe": reports.ProbeReport,
     "verify": reports.VerifyReport,
+    "watch": reports.WatchReport,
     "calibrate": reports.CalibrateReport,
     "list-models": reports.ListModelsReport,
     "list-quants": reports.ListQuantsReport,

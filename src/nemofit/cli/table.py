@@ -141,6 +141,24 @@ COMMANDS: dict[str, Entry] = {
             "nemofit verify --log server.log",
         ),
     ),
+    "watch": Entry(
+        "Show the memory of an engine over time, while it loads a model.",
+        (
+            "target",
+            "model_option",
+            *_MODEL_KNOBS,
+            "seconds",
+            "interval",
+            "svg",
+            *_MACHINE,
+            *_ALWAYS,
+        ),
+        (
+            "nemofit watch",
+            "nemofit watch llama.cpp -m nemotron -q Q4_K_M --svg load.svg",
+            "nemofit watch 4711 --json --seconds 30",
+        ),
+    ),
     "calibrate": Entry(
         "Measure this machine with your own llama-bench, and estimate from that.",
         (
