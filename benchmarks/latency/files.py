@@ -120,7 +120,11 @@ def _timed(python: str, code: str, path: Path, rounds: int) -> float:
 
 def _planning(path: Path, rounds: int, folder: str) -> int:
     """A whole process, as a script would start it; the machine is described, not probed."""
-    environment = {**os.environ, "XDG_CACHE_HOME": folder}
+    environment = {
+        **{k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"},
+        "XDG_CACHE_HOME": folder,
+        "PYTHONPYCACHEPREFIX": f"{folder}/bytecode",
+    }
     machine = ["--machine", "RTX 4060, 32 GiB RAM"]
     command = [sys.executable, "-m", "nemofit", "plan", str(path), "--json", *machine]
     measure(command, environment)

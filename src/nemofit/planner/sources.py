@@ -75,10 +75,11 @@ def _own_file(model: ModelSpec, quant: str | None, imatrix: bool | None) -> Sour
         return Source(Weights(missing=model.source), bool(imatrix))
     if quant is None or quant == model.file_type:
         return Source(_weights(model), bool(imatrix), _ollama_name(model))
-    from nemofit.formats.hub_files import tag_of
+    from nemofit.formats.hub_files import is_model, tag_of
 
     origin = model.origin
-    beside = [c.name for c in origin.beside if tag_of(c.name) == quant] if origin else []
+    others = [c.name for c in origin.beside if is_model(c.name)] if origin else []
+    beside = [name for name in others if tag_of(name) == quant]
     if origin is not None and origin.repository is not None and beside:
         return Source(Weights(repository=origin.repository, quant=quant), bool(imatrix))
     path = f"{model.id}-{quant}.gguf"
