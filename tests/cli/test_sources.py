@@ -64,7 +64,7 @@ def test_a_plan_from_the_hub_ends_in_its_name(
     assert by_option["quant"]["id"] == "Q8_0"
     assert by_option["model"]["source"] == f"hf:{REPO}:Tiny-Q8_0.gguf"
     ollama = say("plan", f"hf:{REPO}:Q8_0", "--engine", "ollama", *HERE).out.splitlines()[-1]
-    assert f"ollama run hf.co/{REPO}:Q8_0" in ollama
+    assert f"ollama pull hf.co/{REPO}:Q8_0 && " in ollama
 
 
 def test_a_plan_by_address_ends_in_the_address(say: Say, site: Site) -> None:
@@ -84,9 +84,12 @@ def test_a_plan_from_ollamas_store_ends_in_its_name(
     store = tmp_path / "home/.ollama/models"
     content = manifest(store, [layer(store, "model", data["Q8_0"])])
     name(store, "registry.ollama.ai/library/tiny/1b", content)
-    last = say("plan", "ollama:tiny:1b", "--engine", "ollama", *HERE).out.splitlines()[-1]
-    assert last.endswith("ollama run tiny:1b")
-    assert "pull" not in last
+    ask = ("plan", "ollama:tiny:1b", "--engine", "ollama", "--machine")
+    roomy = say(*ask, "RTX 4090, 64 GiB RAM").out.splitlines()[-1]
+    assert roomy == "ollama run tiny:1b"
+    other = say(*ask, NO_CARD, "-c", "512").out.splitlines()[-1]
+    assert "FROM tiny:1b" in other
+    assert "pull" not in other
     listed = say("list", "models", "--local")
     assert "tiny:1b" in listed.out
     assert "ollama:tiny:1b" in listed.out

@@ -77,7 +77,7 @@ def test_a_file_type_names_the_file(hub: Site, places: Places) -> None:
     model = load(f"hf:{REPO}:q4_k_m", places)
     assert (model.id, model.file_type, model.file_bytes) == ("Tiny-Q4_K_M", "Q4_K_M", len(WHOLE))
     assert model.source == f"hf:{REPO}:Tiny-Q4_K_M.gguf"
-    assert source_of(model, None, None).weights.arguments() == ["-hf", f"{REPO}:Q4_K_M"]
+    assert source_of(model, None, None).weights.option() == ("-hf", f"{REPO}:Q4_K_M")
     assert source_of(model, None, None).ollama_tag == f"hf.co/{REPO}:Q4_K_M"
     assert [path.partition("?")[0] for _, path, _ in hub.log] == [
         f"/api/models/{REPO}",
@@ -121,7 +121,7 @@ def test_companions_are_the_other_gguf_files(hub: Site, places: Places) -> None:
 def test_another_file_type_of_the_repository_is_its_own_file(hub: Site, places: Places) -> None:
     publish(hub, REPO, FILES)
     model = load(f"hf:{REPO}:Q4_K_M", places)
-    assert source_of(model, "Q8_0", None).weights.arguments() == ["-hf", f"{REPO}:Q8_0"]
+    assert source_of(model, "Q8_0", None).weights.option() == ("-hf", f"{REPO}:Q8_0")
 
 
 def test_without_a_choice_one_file_is_taken_and_several_are_named(
@@ -269,7 +269,7 @@ def test_what_is_in_the_cache_is_read_without_network(
     model = load(f"hf:{REPO}:Q4_K_M", places)
     assert model.origin is not None
     assert model.origin.path == str(snapshot / "Tiny-Q4_K_M.gguf")
-    assert source_of(model, None, None).weights.arguments() == ["-hf", f"{REPO}:Q4_K_M"]
+    assert source_of(model, None, None).weights.option() == ("-hf", f"{REPO}:Q4_K_M")
     assert load(f"hf:{REPO}:BF16", places).id == "Tiny-BF16"
     assert headers_at(f"hf:{REPO}:mmproj-Tiny-F16.gguf", places)[0].version == 3
     with pytest.raises(HardwareError, match="not installed") as caught:
@@ -348,5 +348,18 @@ def test_a_file_that_no_tag_names_is_launched_by_its_path(tmp_path: Path) -> Non
     origin = Origin(repository="o/r", file="F16/model.gguf")
     spec = ModelSpec(id="x", architecture="llama", metadata={}, tensors=(), source="hf:o/r:x",
                      origin=origin)  # fmt: skip
-    arguments = source_of(spec, None, None).weights.arguments()
-    assert arguments == ["-hf", "o/r", "-hff", "F16/model.gguf"]
+    option = source_of(spec, None, None).weights.option()
+    assert option == ("-hf", "o/r", "-hff", "F16/model.gguf")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_the_cache_knows_only_a_part_of_the_repository(tmp_path: Path) -> None:
+    """A file named by its path is launched by it: in the whole repository its type may be another
+    file. The only one there is taken, and the model says so."""
+    store(tmp_path / ".cache/huggingface/hub", REPO, {"Tiny-UD-Q4_K_M.gguf": WHOLE})
+    places = Places(home=tmp_path)
+    model = load(f"hf:{REPO}:Tiny-UD-Q4_K_M.gguf", places)
+    assert source_of(model, None, None).weights.option() == (
+        "-hf", REPO, "-hff", "Tiny-UD-Q4_K_M.gguf",
+    )  # fmt: skip
+    assert any("only model" in note for note in load(f"hf:{REPO}", places).notes)

@@ -64,7 +64,7 @@ def test_a_tag_is_its_model_layer(write: object, store: Path, places: Places) ->
     assert model.origin.parameters == {"num_ctx": 4096, "stop": ("a", "b")}
     source = source_of(model, None, None)
     assert source.ollama_tag == "tiny:8b"
-    assert source.weights.arguments() == ["-m", model.origin.path]
+    assert source.weights.option() == ("-m", model.origin.path)
     assert model.origin.path == str(store / "blobs" / blob(store, WHOLE).replace(":", "-"))
 
 

@@ -176,7 +176,13 @@ def _cached_model(name: str, choice: str | None, places: Places) -> ModelSpec | 
             return None
         if whole_set(path, repository.files)[1]:
             return None
-        return _model(repository, path)
+        model = _model(repository, path)
+    if choice is None:
+        note = f"{path} is the only model of hf:{name} on this disk; the repository may have others"
+        return replace(model, notes=(*model.notes, note))
+    if choice.lower().endswith(".gguf"):  # its tag may mean another file of the whole repository
+        return replace(model, origin=replace(model.origin or Origin(), quant=None))
+    return model
 
 
 def _model(repository: Repository, path: str) -> ModelSpec:

@@ -106,7 +106,7 @@ class RemoteFile:
                     f"had {self._size} bytes and has {size} now: it changed while read"
                 )
             tag = answer.header("etag")
-            if self._tag is not None and tag != self._tag:
+            if None not in (tag, self._tag) and tag != self._tag:
                 raise self._fault("changed while it was read")
             self._size, self._tag = size, tag
             body = answer.body(wanted)

@@ -102,6 +102,12 @@ def is_local(plan: Plan) -> bool:
     return plan.ollama_tag is None and plan.weights.repository is None
 
 
+def is_stored(plan: Plan) -> bool:
+    """Whether the model is in Ollama's own store on this disk, so that nothing is pulled."""
+    origin = plan.model.origin
+    return origin is not None and plan.ollama_tag is not None and plan.ollama_tag == origin.ollama
+
+
 def layers_to_insist_on(plan: Plan) -> int | None:
     """``num_gpu``; None where Ollama has to place the layers.
 
@@ -142,14 +148,14 @@ def command(plan: Plan) -> str:
     """
     source = source_name(plan)
     if is_what_ollama_does(plan):
-        return run_command(source)
+        return run_command(source, is_here=is_stored(plan))
     text = modelfile(source, parameters(plan.config, layers_to_insist_on(plan)))
     name = own_name(source)
-    steps = [] if is_local(plan) else [["ollama", "pull", source]]
+    steps = [] if is_local(plan) or is_stored(plan) else [["ollama", "pull", source]]
+    written = len(steps)
     steps += [["printf", "%s\\n", *text.splitlines()]]
     steps += [["ollama", "create", name, "-f", "Modelfile"], ["ollama", "run", name]]
     lines = [shlex.join(words) for words in steps]
-    written = 0 if is_local(plan) else 1
     lines[written] += " > Modelfile"
     return " && ".join(lines)
 

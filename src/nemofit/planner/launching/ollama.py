@@ -10,7 +10,7 @@ from nemofit.engines.devices import visibility
 from nemofit.engines.ollama import launch
 from nemofit.errors import UsageError
 
-from ..ollama import is_local, is_what_ollama_does, layers_to_insist_on, source_name
+from ..ollama import is_local, is_stored, is_what_ollama_does, layers_to_insist_on, source_name
 from ..records import Plan
 from .records import Artifact, Order
 
@@ -50,7 +50,8 @@ class _Made:
 
     def steps(self) -> list[list[str]]:
         """What is typed, the Modelfile apart."""
-        pull = [] if self.is_local else [["ollama", "pull", self.source]]
+        is_here = self.is_local or is_stored(self.plan)
+        pull = [] if is_here else [["ollama", "pull", self.source]]
         create = [] if self.plain else [["ollama", "create", self.name, "-f", "Modelfile"]]
         return [*pull, *create, ["ollama", "run", self.name]]
 
