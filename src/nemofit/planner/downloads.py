@@ -61,7 +61,7 @@ def download_of(plan: EnginePlan, directory: Path | None) -> Download | None:
         plan: Of any engine.
         directory: Where the engine keeps what it fetches; None: not on this machine.
     """
-    what = plan.repository
+    what = _fetched(plan)
     if what is None:
         return None
     card = card_of(plan.model)
@@ -72,7 +72,10 @@ def download_of(plan: EnginePlan, directory: Path | None) -> Download | None:
         from nemofit.probe import disk_free
 
         free = disk_free(directory)
-        there, begun = present(directory, what, _wanted(plan))
+        if plan.engine == "ollama":
+            there = size_of(plan) if in_store(directory, what) else 0
+        else:
+            there, begun = present(directory, what, _wanted(plan))
     return Download(
         what=what,
         bytes=size_of(plan),
@@ -84,6 +87,27 @@ def download_of(plan: EnginePlan, directory: Path | None) -> Download | None:
         conditions=licence.conditions if licence else None,
         gated=what.partition("/")[0] in GATED_OWNERS,
     )
+
+
+def _fetched(plan: EnginePlan) -> str | None:
+    """What the engine is told to fetch: a repository, of Ollama its own name for it."""
+    if plan.engine != "ollama":
+        return plan.repository
+    from .ollama import is_local, source_name
+
+    assert isinstance(plan, Plan)
+    if plan.weights.missing is not None and plan.ollama_tag is None:
+        return None
+    return None if is_local(plan) else source_name(plan)
+
+
+def in_store(directory: Path, name: str) -> bool:
+    """Whether Ollama's store has a model: its manifest is written when all of it is there."""
+    path, _, tag = name.partition(":")
+    parts = path.split("/")
+    host = parts.pop(0) if len(parts) > 1 and "." in parts[0] else "registry.ollama.ai"
+    library = parts if len(parts) > 1 else ["library", *parts]
+    return directory.joinpath("manifests", host, *library, tag or "latest").is_file()
 
 
 def size_of(plan: EnginePlan) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from nemofit.errors import DoesNotFitError, UsageError
 from nemofit.machine.records import Machine
 from nemofit.planner.downloads import Download, download_of
-from nemofit.planner.launching import Order, formats, make
+from nemofit.planner.launching import Order, check_format, formats, make
 from nemofit.planner.records import EnginePlan
 from nemofit.units import gib
 
@@ -34,6 +34,7 @@ def answer(options: Options) -> Answer:
     prepare(options.catalog)
     engine = request.engine_of(options)
     format = options.format or formats(engine)[0]
+    check_format(engine, format)
     port = _port(options.port)
     machine = request.machine_of(options)
     plan = engines.best(options, engine, machine)

@@ -19,13 +19,26 @@ _ENGINES = {
     "transformers": "transformers",
 }
 
-__all__ = ["Artifact", "Order", "formats", "make"]
+__all__ = ["Artifact", "Order", "check_format", "formats", "make"]
 
 
 def formats(engine: str) -> tuple[str, ...]:
     """The formats that make sense for an engine, the usual one first."""
     found: tuple[str, ...] = _module(engine).FORMATS
     return found
+
+
+def check_format(engine: str, format: str) -> None:
+    """Refuse a format that makes no sense for an engine.
+
+    Raises:
+        UsageError: Names those that do.
+    """
+    known = formats(engine)
+    if format not in known:
+        raise UsageError(
+            f"there is no {format!r:.20} for {engine}", f"for {engine}: " + ", ".join(known)
+        )
 
 
 def make(order: Order) -> Artifact:
@@ -36,11 +49,7 @@ def make(order: Order) -> Artifact:
         HardwareError: The installed program is too old for the plan.
     """
     engine = order.plan.engine
-    known = formats(engine)
-    if order.format not in known:
-        raise UsageError(
-            f"there is no {order.format} for {engine}", f"for {engine}: " + ", ".join(known)
-        )
+    check_format(engine, order.format)
     write: Callable[[Order], Artifact] = _module(engine).make
     return write(order)
 

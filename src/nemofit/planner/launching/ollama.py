@@ -97,8 +97,8 @@ def _notes(order: Order, made: _Made) -> tuple[str, ...]:
 
 
 def _is_whole(plan: Plan) -> bool:
-    layers = plan.config.gpu_layers
-    return bool(plan.memory.gpus) and (layers or 0) > plan.model.integer("block_count")
+    layers, blocks = plan.config.gpu_layers or 0, plan.model.integer("block_count")
+    return bool(plan.memory.gpus) and layers > blocks and not plan.config.cpu_moe_layers
 
 
 def _shell(order: Order, _: _Made) -> str:
