@@ -1,7 +1,7 @@
 """Where programs and Python packages lie on this machine. Nothing is run and nothing imported.
 
-Places: the installers' own (docs/install.md and scripts of ggml-org/llama.cpp; docs/linux.mdx,
-docs/macos.mdx and docs/windows.mdx of ollama/ollama), Homebrew's prefixes, WinGet's links.
+Places: the installers' own (installation pages of ggml-org/llama.cpp and of ollama/ollama),
+Homebrew's prefixes, WinGet's links.
 """
 
 from __future__ import annotations
