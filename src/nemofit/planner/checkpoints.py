@@ -208,6 +208,17 @@ def _demand_own(plan: EnginePlan, engine: str | None) -> None:
         raise UsageError(f"a plan for {plan.engine} has no command for {engine}")
 
 
+def stored_at(model: ModelSpec) -> tuple[str, bool] | None:
+    """Where a model's own checkpoint lies, and whether that is a directory of this machine.
+
+    None: the model is no checkpoint itself.
+    """
+    if model.checkpoint is None:
+        return None
+    repository = model.origin.repository if model.origin is not None else None
+    return repository or model.source, repository is None
+
+
 def card_for(model: ModelSpec, engine: str) -> ModelCard:
     """The catalog's card, which knows the checkpoints.
 

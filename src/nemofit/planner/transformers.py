@@ -9,6 +9,7 @@ from nemofit.catalog.model import ModelSpec
 from nemofit.engines.transformers import TransformersConfig, TransformersMemory, estimate_memory
 from nemofit.engines.transformers.memory import CONTEXT_BYTES
 from nemofit.engines.transformers.parameters import parameters
+from nemofit.engines.vllm.formats import own_format
 from nemofit.errors import DoesNotFitError, UnknownNameError, UsageError
 from nemofit.machine.records import Machine
 from nemofit.units import MIB, gib
@@ -22,6 +23,7 @@ from .checkpoints import (
     card_for,
     merit,
     quality_of,
+    stored_at,
 )
 from .records import Room, room_for
 
@@ -43,14 +45,8 @@ class TransformersSearch:
     def __init__(self, model: ModelSpec, machine: Machine, goal: CheckpointGoal) -> None:
         self.model = model
         self.goal = goal
-        self.card = card_for(model, "transformers")
-        own = next((c.repo for c in self.card.vllm if c.format == "bf16"), self.card.hf_repo)
-        if own is None:
-            raise UsageError(
-                f"no 16-bit checkpoint of {self.card.id} is known to the catalog",
-                "name another model, or use --engine vllm or llama.cpp",
-            )
-        self.checkpoint = own
+        own = stored_at(model)
+        self.checkpoint, self.is_local = own or (_listed(model), False)
         whole = room_for(machine, goal)
         self.room = whole if _all_usable(whole) else whole.without_gpus()
         self.considered = 0
@@ -62,6 +58,9 @@ class TransformersSearch:
             UnknownNameError: The one that was asked for is none.
         """
         asked = self.goal.quant
+        stored = self.model.checkpoint
+        if stored is not None and stored.quantization is not None:
+            return (self._stored(asked),)
         if asked is None:
             wide = "fp16" if self._old_cards() else "bf16"
             return (wide, "bnb-8bit", "bnb-4bit") if self.room.machine.gpus else (wide,)
@@ -121,6 +120,8 @@ class TransformersSearch:
         account = estimate_memory(self.model, config, free, (1 << 50) if host is None else host)
         named = self.room.named(account)
         size = sum(2 * p.elements for p in parameters(self.model))
+        if self.model.checkpoint is not None:
+            size = self.model.checkpoint.file_bytes
         return TransformersPlan(
             model=self.model,
             quant=quant,
@@ -131,11 +132,19 @@ class TransformersSearch:
             speed_note=NO_SPEED,
             score=merit(quant, self.model.parameters, config.context, self.goal.prefer),
             checkpoint=self.checkpoint,
+            is_local=self.is_local,
             file_bytes=size,
             config=config,
             account=account,
             device_map=runs(account.placement.device_of),
         )
+
+    def _stored(self, asked: str | None) -> str:
+        """The format of a checkpoint that is quantized already: it can only be run as it is."""
+        found = own_format(self.model).name
+        if asked is not None and asked.lower() != found:
+            raise UnknownNameError(f"{self.model.id} checkpoint", asked, [found])
+        return found
 
     def _config(self, quant: str, context: int) -> TransformersConfig:
         bits = quant.startswith("bnb")
@@ -257,3 +266,15 @@ def nearest(model: ModelSpec, machine: Machine, goal: CheckpointGoal) -> str | N
         if plans:
             return f"--quant {plans[0].quant} --context {plans[0].context} {plans[0].words}"
     return None
+
+
+def _listed(model: ModelSpec) -> str:
+    """The repository of a catalog model's 16-bit weights."""
+    card = card_for(model, "transformers")
+    own = next((c.repo for c in card.vllm if c.format == "bf16"), card.hf_repo)
+    if own is None:
+        raise UsageError(
+            f"no 16-bit checkpoint of {card.id} is known to the catalog",
+            "name another model, or use --engine vllm or llama.cpp",
+        )
+    return own

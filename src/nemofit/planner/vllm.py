@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import floor
 
 from nemofit.catalog.model import ModelSpec
 from nemofit.engines.base import Memory
 from nemofit.engines.vllm import VllmConfig, VllmMemory, estimate_memory
-from nemofit.engines.vllm.formats import Format, arithmetic, find_format
+from nemofit.engines.vllm.formats import Format, arithmetic, find_format, own_format
 from nemofit.engines.vllm.memory import CONTEXT_BYTES
 from nemofit.engines.vllm.placement import check_parallel, stage_weights, tensor_parallel_sizes
 from nemofit.errors import DoesNotFitError, UnknownNameError, UsageError
@@ -26,6 +26,7 @@ from .checkpoints import (
     merit,
     quality_of,
     spread,
+    stored_at,
 )
 from .records import Room, room_for
 
@@ -59,7 +60,8 @@ class VllmSearch:
     def __init__(self, model: ModelSpec, machine: Machine, goal: CheckpointGoal) -> None:
         self.model = model
         self.goal = goal
-        self.card = card_for(model, "vLLM")
+        self.own = stored_at(model)
+        self.card = card_for(model, "vLLM") if self.own is None else None
         self.room = room_for(machine, goal)
         self.considered = 0
         self._order = _order(self.room)
@@ -93,11 +95,13 @@ class VllmSearch:
         raise refused or UsageError(f"vLLM runs no known checkpoint of {self.model.id} here")
 
     def checkpoints(self) -> list[_Checkpoint]:
-        """What the hub has, each format once, in the order of the catalog.
+        """What the hub has, each format once, in the order of the catalog; or the model itself.
 
         Raises:
             UnknownNameError: The format that was asked for is not among them.
         """
+        if self.card is None:
+            return [self._stored()]
         listed = [(c.repo, find_format(c.format)) for c in self.card.vllm]
         own = self.card.hf_repo
         if own and not any(fmt.name == "bf16" for _, fmt in listed) and not listed_only(listed):
@@ -114,6 +118,16 @@ class VllmSearch:
         if wanted not in found:
             raise UnknownNameError(f"{self.model.id} checkpoint", self.goal.quant, list(found))
         return [found[wanted]]
+
+    def _stored(self) -> _Checkpoint:
+        """The model's own checkpoint."""
+        assert self.own is not None
+        found = own_format(self.model)
+        if found.name == "bf16" and any(self._capability(gpu) < _BF16 for gpu in self._cards(1)):
+            found = replace(find_format("fp16"), stored=True)
+        if self.goal.quant is not None and find_format(self.goal.quant).name != found.name:
+            raise UnknownNameError(f"{self.model.id} checkpoint", self.goal.quant, [found.name])
+        return _Checkpoint(self.own[0], found)
 
     def _of(self, checkpoint: _Checkpoint) -> Iterator[VllmPlan]:
         """The plans of one format: of each length the first setting that starts."""
@@ -197,14 +211,17 @@ class VllmSearch:
             notes=account.notes,
         )
         whole = stage_weights(self.model, checkpoint.format, VllmConfig())
-        size = sum(stage.weights_bytes for stage in whole)
-        published = next((c.size for c in self.card.vllm if c.repo == checkpoint.repository), None)
+        size = loaded = sum(stage.weights_bytes for stage in whole)
+        listed = self.card.vllm if self.card is not None else ()
+        published = next((c.size for c in listed if c.repo == checkpoint.repository), None)
+        if self.model.checkpoint is not None:
+            size = self.model.checkpoint.file_bytes
         return VllmPlan(
             model=self.model,
             quant=checkpoint.format.name,
             memory=self.room.named(memory),
             room=self.room,
-            weights_bytes=size,
+            weights_bytes=loaded,
             quality=quality_of(checkpoint.format.name, config.kv_cache_dtype),
             speed_note=NO_SPEED,
             score=merit(
@@ -215,6 +232,7 @@ class VllmSearch:
             ),
             notes=_notes(account, cards),
             checkpoint=checkpoint.repository,
+            is_local=self.own is not None and self.own[1],
             file_bytes=published.bytes if published else size,
             config=config,
             account=account,

@@ -122,6 +122,8 @@ def find_format(name: str | Format) -> Format:
 def own_format(model: ModelSpec) -> Format:
     """The format of a model's own checkpoint, which counts the stored tensors themselves.
 
+    Where none of ours is the same it is the nearest, with the checkpoint's bits and groups.
+
     Raises:
         UsageError: The model has no checkpoint.
     """
@@ -134,9 +136,7 @@ def own_format(model: ModelSpec) -> Format:
     if q is None or q.format is not None:
         return replace(find_format(checkpoint.format), stored=True)
     base = formats()["compressed-tensors-w8a16" if q.bits == 8 else "compressed-tensors-w4a16"]
-    return replace(
-        base, name=str(q), weight_bits=q.bits or 4, group=q.group or 0, group_bits=0.0, stored=True
-    )
+    return replace(base, weight_bits=q.bits or 4, group=q.group or 0, group_bits=0.0, stored=True)
 
 
 def arithmetic(fmt: Format, capability: str | None) -> Literal["native", "weight-only"] | None:
