@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from command_lines import NO_CARD, Say
 from tests.formats.hubs import publish
+from tests.formats.hubs import store as cached
 from tests.formats.serving import Site, serve
 from tests.formats.stores import layer, manifest, name
 
@@ -144,3 +145,24 @@ def test_only_models_are_local(say: Say) -> None:
     said = say("list", "gpus", "--local")
     assert said.code == 2
     assert "list models --local" in said.err
+
+
+def test_what_is_broken_or_there_twice_is_told(
+    say: Say,
+    site: Site,
+    data: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("COLUMNS", "400")
+    store = tmp_path / "home/.ollama/models"
+    made = layer(store, "model", data["Q8_0"])
+    name(store, "registry.ollama.ai/library/tiny/1b", manifest(store, [made]))
+    snapshot = cached(tmp_path / "hub", REPO, {"Tiny-Q8_0.gguf": data["Q8_0"]})
+    (tmp_path / "cut.gguf").write_bytes(data["Q8_0"][:999])
+    said = say("list", "models", "--local")
+    assert said.code == 0
+    assert "2 on this disk" in said.out
+    assert "broken: cut.gguf: cut.gguf is cut off" in said.out
+    assert f"lies here 2 times, also as {snapshot}/Tiny-Q8_0.gguf" in said.out

@@ -283,6 +283,21 @@ def test_what_a_server_does_wrong_is_one_line(
     assert site.sent < 8 << 20  # what fits into the buffers of a closed connection
 
 
+def test_everything_together_has_a_limit_too(site: Site) -> None:
+    """A server that is just quick enough for each answer, with a header that goes on and on."""
+    data = vocabulary(9000, 50)
+
+    def answer(handler: Handler) -> None:
+        site.stop.wait(0.2)
+        handler.part(data)
+
+    site.special["/m.gguf"] = answer
+    limits = Limits(total_s=0.3)
+    with Connections(limits=limits) as connections, pytest.raises(HardwareError, match="in time"):
+        header_of(RemoteFile(connections, f"{site.url}/m.gguf"), "m.gguf")
+    assert 1 <= len(site.log) <= 2
+
+
 def test_a_file_that_changes_between_two_reads(site: Site) -> None:
     for later in ({"size": 1}, {"tag": '"2"'}):
         data = vocabulary(9000, 50)

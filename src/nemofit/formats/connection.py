@@ -12,6 +12,7 @@ import http.client
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -33,11 +34,13 @@ class Limits:
         silence_s: For a connection, and for the next piece of an answer.
         answer_s: For an answer as a whole, before its size counts.
         bytes_per_s: The slowest transfer that is waited for.
+        total_s: For everything that is asked for over the same connections.
     """
 
     silence_s: float = 10.0
     answer_s: float = 20.0
     bytes_per_s: int = 32 * KIB
+    total_s: float = 300.0
 
 
 class Connections:
@@ -48,6 +51,7 @@ class Connections:
     ) -> None:
         self.limits = limits or Limits()
         self._environ = environ or {}
+        self._end = time.monotonic() + self.limits.total_s
         self._open: dict[tuple[str, str], http.client.HTTPConnection] = {}
 
     def __enter__(self) -> Connections:
@@ -79,7 +83,8 @@ class Connections:
         for connection in (kept, None) if kept else (None,):
             fresh = connection is None
             connection = connection or self._connect(url)
-            deadline = _Deadline(connection, self.limits, expected)
+            seconds = self.limits.answer_s + expected / self.limits.bytes_per_s
+            deadline = _Deadline(connection, min(seconds, self._end - time.monotonic()))
             try:
                 response = self._send(connection, url, headers)
                 if deadline.is_over:
@@ -215,13 +220,10 @@ class Answer:
 class _Deadline:
     """Ends a connection when its time is over, whatever it waits for."""
 
-    def __init__(
-        self, connection: http.client.HTTPConnection, limits: Limits, expected: int
-    ) -> None:
-        self.is_over = False
-        self.seconds = limits.answer_s + expected / limits.bytes_per_s
+    def __init__(self, connection: http.client.HTTPConnection, seconds: float) -> None:
+        self.is_over = seconds <= 0
         self._connection = connection
-        self._timer = threading.Timer(self.seconds, self._end)
+        self._timer = threading.Timer(max(0.0, seconds), self._end)
         self._timer.daemon = True
         self._timer.start()
 

@@ -17,7 +17,7 @@ from posixpath import basename
 from urllib.parse import SplitResult, quote, unquote, urljoin, urlsplit
 
 from nemofit.errors import DataError, HardwareError, NemofitError, UnknownNameError
-from nemofit.units import KIB, gb
+from nemofit.units import KIB, MIB, gb
 
 from .connection import Answer, Connections
 
@@ -25,6 +25,8 @@ FIRST = 32 * KIB
 """Bytes of the first window; a header below that costs as much."""
 FIRST_OF_SHARD = 4 * KIB
 """The same for the later files of a set, which have no vocabulary."""
+MOST = 4 * MIB
+"""Bytes of any later window."""
 MAX_REDIRECTS = 10
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -81,9 +83,9 @@ class RemoteFile:
         return self._size
 
     def window(self, n: int, known: int) -> int:
-        """As much as cannot be more than 1.1 times the header."""
+        """As much as cannot be more than 1.1 times the header, a few MiB at a time."""
         begun = len(self._begin)
-        return max(n, begun or known + known // 10 - self.fetched)
+        return max(n, begun or min(known + known // 10 - self.fetched, MOST))
 
     def read(self, at: int, n: int) -> bytes:
         begin, self._begin = self._begin, b""
