@@ -196,3 +196,17 @@ def test_check_names_who_holds_memory(say: Say, tmp_path: Path) -> None:
     assert item["have"] == "firefox holds 4.00 GiB on GPU 0"
     assert item["note"].endswith("with it closed Q8_0 fits at 8192 tokens")
     assert "with it closed Q8_0 fits" in say(*asked, "--machine", str(file)).out
+
+
+def test_probe_shows_who_holds_memory_and_what_there_is_to_say(say: Say, tmp_path: Path) -> None:
+    """A note that is true of several cards is said once."""
+    machine = say("probe", "--json", "--machine", "2x RTX 3060 12GB 7 GiB free").json
+    for gpu in machine["gpus"]:
+        gpu["notes"] = ["unknown card: the line to add"]
+    machine["gpus"][1]["holders"] = [{"pid": 4711, "name": "firefox", "bytes": 4 << 30}]
+    file = tmp_path / "machine.json"
+    file.write_text(json.dumps(machine))
+    shown = say("probe", "--machine", str(file)).out
+    assert "firefox holds 4.00 GiB on GPU 1" in shown
+    assert shown.count("the line to add") == 1
+    assert "GPU 0, 1: unknown card" in shown

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from nemofit.errors import UsageError
 from nemofit.machine import describe
+from nemofit.machine.holders import holding
 from nemofit.machine.records import FoundEngine, Gpu, Host, Machine
 from nemofit.units import gib
 
@@ -78,11 +79,15 @@ def _view(machine: Machine, engines: tuple[FoundEngine, ...] | None) -> Iterable
     if engines:
         yield Line()
         yield _engines(engines)
+    for held in holding(machine):
+        yield Line(held.words)
     for gpu in machine.hidden_gpus:
         why = f": {gpu.notes[-1]}" if gpu.notes else ""
         yield Line(f"hidden: {gpu.name}{why}", "quiet")
     for note in (*machine.notes, *machine.host.notes):
         yield Line(f"note: {note}", "quiet")
+    for note, places in _gpu_notes(machine.gpus).items():
+        yield Line(f"note: GPU {', '.join(places)}: {note}", "quiet")
     for engine in engines or ():
         for said in (engine.version_note, *engine.notes):
             if said:
@@ -90,6 +95,15 @@ def _view(machine: Machine, engines: tuple[FoundEngine, ...] | None) -> Iterable
     yield Line()
     yield Line("in words, for --machine:", "quiet")
     yield Command(describe(machine))
+
+
+def _gpu_notes(gpus: tuple[Gpu, ...]) -> dict[str, list[str]]:
+    """What there is to say about cards, once for all that it is true of."""
+    found: dict[str, list[str]] = {}
+    for i, gpu in enumerate(gpus):
+        for note in gpu.notes:
+            found.setdefault(note, []).append(str(i))
+    return found
 
 
 def host_rows(machine: Machine) -> list[tuple[str, str]]:
