@@ -54,3 +54,22 @@ def test_others_have_none() -> None:
     assert native_type(find_model("qwen3-30b-a3b").spec()) is None
     natives = {card.id for card in all_models() if card.native}
     assert natives == {"gpt-oss-20b", "gpt-oss-120b"}
+
+
+def test_the_spread_is_what_other_models_lost() -> None:
+    """Q4_K_M: 0.25 (Mistral 7B, +0.602 % against +2.43 %) to 1.71 times (Llama 3 70B, +4.83 %
+    against the +2.82 % of a file without a matrix), by the tables of data/quants.yaml."""
+    found = expected("Q4_K_M", True, 8 * 10**9)
+    assert found.loss is not None and found.low is not None and found.high is not None
+    assert found.low / found.loss == pytest.approx(0.602 / (100 * (6.382937 / 6.231636 - 1)), 0.01)
+    worst = (2.9674 / 2.8308 - 1) / (6.407115 / 6.231636 - 1)
+    assert found.high / found.loss == pytest.approx(worst, 0.01)
+
+
+@pytest.mark.parametrize("quant", ["Q8_0", "Q6_K", "Q5_K_M", "IQ4_XS", "Q2_K", "IQ1_S"])
+def test_the_loss_lies_within_its_spread(quant: str) -> None:
+    """Also with a cache type, whose part is the same at both ends."""
+    for kv in ("f16", "q8_0"):
+        found = expected(quant, True, 70 * 10**9, kv, kv)
+        assert found.low is not None and found.loss is not None and found.high is not None
+        assert cache_loss(kv)[0] < found.low <= found.loss <= found.high

@@ -25,6 +25,13 @@ GRADES: Final = (
 Q4_K_S to Q5_0 and IQ4_XS slight, Q3_K_M and IQ3_XS noticeable, everything below IQ3_XS heavy."""
 
 
+REFERENCE: Final = "llama-3-8b"
+"""The table with the most file types, which the others are compared with."""
+NOISE_PERCENT: Final = 0.5
+ENOUGH: Final = 2
+"""Other models that a file type must have been measured on for a spread of its own."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualityLoss:
     """What a file type lost against the same model at 16 bits, where it was measured.
@@ -33,6 +40,8 @@ class QualityLoss:
         quant: File type.
         grade: near-lossless, slight, noticeable or heavy: :data:`GRADES` of the KL divergence.
         kl_divergence: Mean Kullback-Leibler divergence in nats.
+        kl_low, kl_high: The same scaled by what other models lost to this file type compared with
+            Llama 3 8B, the least and the most that is published; see :func:`_ratios`.
         kl_model, kl_source: On which model, and the source's id in ``data/quants.yaml``.
         perplexity_percent: Increase of perplexity on the Wikitext-2 test set in percent.
         perplexity_model, perplexity_source: The same for perplexity.
@@ -43,6 +52,8 @@ class QualityLoss:
     quant: str
     grade: str
     kl_divergence: float
+    kl_low: float
+    kl_high: float
     kl_model: str
     kl_source: str
     perplexity_percent: float
@@ -93,10 +104,13 @@ def quality(quant: str, imatrix: bool, parameters: int) -> QualityLoss | None:
     percent = _nearest(figures.get((name, "percent"), ()), imatrix, parameters)
     if kl is None or percent is None:
         return None
+    low, high = _spread(name)
     return QualityLoss(
         quant=name,
         grade=grade(kl.value),
         kl_divergence=kl.value,
+        kl_low=kl.value * low,
+        kl_high=kl.value * high,
         kl_model=kl.model,
         kl_source=kl.source,
         perplexity_percent=percent.value,
@@ -126,4 +140,41 @@ def _figures(entries: store.Entries) -> Mapping[tuple[str, str], Sequence[_Figur
                 if what in row and (what != "kl" or table["kl"] == "mean"):
                     figure = _Figure(row[what], model, parameters, source, bool(row["imatrix"]))
                     out.setdefault((str(row["quant"]), what), []).append(figure)
+    return out
+
+
+def _spread(quant: str) -> tuple[float, float]:
+    """Least and most of a file type's ratios, and 1; of all types where it has too few."""
+    ratios = store.derived("quants", _ratios)
+    own = ratios.get(quant, ())
+    if len(own) < ENOUGH:
+        everything = sorted(ratio for each in ratios.values() for ratio in each)
+        tenth = len(everything) // 10
+        own = (everything[tenth], everything[-1 - tenth]) if everything else ()
+    return min((1.0, *own)), max((1.0, *own))
+
+
+def _ratios(entries: store.Entries) -> Mapping[str, Sequence[float]]:
+    """By file type, what each model of the other tables lost over what Llama 3 8B lost.
+
+    Mean divergences where both have one, else increases of perplexity: to first order both grow
+    alike. Increases below half a percent are within the measurement's noise and left out.
+    """
+    tables = section(entries, "quality")
+    reference = tables.get(REFERENCE)
+    rows = cast("list[dict[str, float]]", reference["rows"]) if reference else []
+    known = {(str(row["quant"]), bool(row["imatrix"])): row for row in rows}
+    out: dict[str, list[float]] = {}
+    for name, table in tables.items():
+        if name == REFERENCE or table["model"] == (reference or {}).get("model"):
+            continue
+        for row in cast("list[dict[str, float]]", table["rows"]):
+            quant, imatrix = str(row["quant"]), bool(row["imatrix"])
+            own = known.get((quant, imatrix)) or known.get((quant, not imatrix))
+            if own is None:
+                continue
+            if "kl" in row and table["kl"] == "mean":
+                out.setdefault(quant, []).append(row["kl"] / own["kl"])
+            elif min(row.get("percent", 0.0), own["percent"]) > NOISE_PERCENT:
+                out.setdefault(quant, []).append(row["percent"] / own["percent"])
     return out

@@ -59,12 +59,17 @@ class QuantRecord:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class QualityRecord:
-    """What the file type and the cache type cost: expected KL divergence to the 16-bit model."""
+    """What the file type and the cache type cost: expected KL divergence to the 16-bit model.
+
+    From ``kl_low`` to ``kl_high``: what other models lost to the same file type.
+    """
 
     kl_divergence: float | None
     grade: str | None
     basis: Basis
     note: str
+    kl_low: float | None = None
+    kl_high: float | None = None
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

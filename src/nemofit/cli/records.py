@@ -76,6 +76,8 @@ def quality_record(plan: EnginePlan) -> c.QualityRecord:
         grade=plan.quality.grade,
         basis=cast(c.Basis, plan.quality.basis),
         note=plan.quality.note,
+        kl_low=plan.quality.low,
+        kl_high=plan.quality.high,
     )
 
 

@@ -18,6 +18,7 @@ class Quality:
         grade: near-lossless, slight, noticeable or heavy; None where the loss is not known.
         basis: "published" where file type and cache type were measured, "assumed" where one of
             them is inferred.
+        low, high: What other models lost to the file type; see :mod:`nemofit.catalog.quality`.
         note: Where the figures come from, or why there are none.
     """
 
@@ -25,6 +26,8 @@ class Quality:
     grade: str | None
     basis: str
     note: str
+    low: float | None = None
+    high: float | None = None
 
 
 _CACHE = {"f32": 0.0, "f16": 0.0, "bf16": 0.0, "q8_0": 0.0016, "q4_0": 0.1}
@@ -57,7 +60,7 @@ def expected(
     of_cache = ["cache types as measured on Qwen 3.6"] if k or v else []
     if file_type is not None and file_type == native:
         notes = [f"{native} is what the makers trained and published", *of_cache]
-        return Quality(cache, grade(cache), basis, ", ".join(notes))
+        return Quality(cache, grade(cache), basis, ", ".join(notes), cache, cache)
     found = quality(file_type, imatrix, parameters) if file_type else None
     if found is None:
         what = f"of {file_type}" if file_type else "of a file that does not name its type"
@@ -66,7 +69,8 @@ def expected(
     notes = [f"{found.quant} as measured on {found.kl_model}"]
     if found.imatrix is not imatrix and file_type not in ("F16", "BF16", "Q8_0"):
         notes.append(f"{'with' if found.imatrix else 'without'} an importance matrix")
-    return Quality(loss, grade(loss), basis, ", ".join([*notes, *of_cache]))
+    low, high = found.kl_low + cache, found.kl_high + cache
+    return Quality(loss, grade(loss), basis, ", ".join([*notes, *of_cache]), low, high)
 
 
 def cache_loss(kv_type: str) -> tuple[float, bool]:
