@@ -134,6 +134,7 @@ class ModelCard:
         native: File type that holds the weights as they were trained, None: 16 bits.
         released: Date as far as known: ``2024-07-23``, ``2024-10``.
         languages: ISO 639-1 codes.
+        projector: The GGUF repositories may hold a projector for images or sound as well.
         ollama: Tags, the one to pull by default first.
         strengths, limits: What it is good for and what not, one sentence each.
         sources: Where the shape and all that carries no source of its own comes from.
@@ -162,6 +163,7 @@ class ModelCard:
     limits: str | None
     scores: tuple[Score, ...]
     gguf: tuple[GgufRepo, ...]
+    projector: bool
     ollama: tuple[OllamaTag, ...]
     vllm: tuple[Checkpoint, ...]
     notes: tuple[str, ...]
@@ -319,6 +321,7 @@ def _card(id: str, entry: Mapping[str, Any]) -> ModelCard:
             )
             for r in entry["gguf"]
         ),
+        projector=entry.get("projector", False),
         ollama=tuple(
             OllamaTag(tag=tag, file_type=t.get("file_type"), bytes=t.get("bytes"))
             for tag, t in entry["ollama"].items()

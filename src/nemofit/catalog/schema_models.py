@@ -192,6 +192,7 @@ class ModelEntry(_Fields):
     native: Short | None = None
     scores: list[Score] = []
     gguf: list[GgufRepo] = []
+    projector: StrictBool = False
     ollama: dict[Short, OllamaTag] = {}
     vllm: list[Checkpoint] = []
     notes: list[Text] = []

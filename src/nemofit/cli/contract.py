@@ -14,6 +14,7 @@ from typing import Any, Literal
 from nemofit import __version__
 
 Basis = Literal["exact", "computed", "measured", "published", "assumed"]
+CompanionKind = Literal["projector", "adapter", "draft"]
 Verdict = Literal["fits", "does-not-fit"]
 
 
@@ -189,6 +190,29 @@ class SpeedRecord:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
+class PartRecord:
+    """Bytes of a companion on one device, also part of that device's own figures."""
+
+    device: str
+    weights_bytes: int
+    kv_bytes: int
+    compute_bytes: int
+    total_bytes: int
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class CompanionRecord:
+    """What runs beside the model: a projector, a LoRA adapter or a draft model."""
+
+    kind: CompanionKind
+    name: str
+    file_bytes: int | None
+    parts: tuple[PartRecord, ...]
+    basis: Basis
+    note: str
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
 class PlanRecord:
     """A configuration with everything known about it.
 
@@ -213,6 +237,7 @@ class PlanRecord:
     checkpoint: str | None = None
     serving: ServingRecord | None = None
     device_map: dict[str, int | str] | None = None
+    companions: tuple[CompanionRecord, ...] = ()
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -59,6 +59,9 @@ class Options:
     running: bool = False
     log: str | None = None
     url: str | None = None
+    mmproj: str | None = None
+    lora: str | None = None
+    draft: str | None = None
     entry_name: str | None = None
     repo: str | None = None
     force: bool = False
@@ -274,6 +277,18 @@ OPTIONS: dict[str, Option] = {
     ),
     "url": Option(
         "Address of the running engine, for example http://127.0.0.1:8080.", ("--url",), "URL"
+    ),
+    "mmproj": Option(
+        "A projector for images or sound; auto takes the one beside the model, none leaves it out.",
+        ("--mmproj",),
+        "FILE|auto|none",
+    ),
+    "lora": Option("A LoRA adapter to load with the model.", ("--lora",), "FILE"),
+    "draft": Option(
+        "A small model that guesses tokens ahead, as the model is named.",
+        ("--draft",),
+        "MODEL",
+        complete="models",
     ),
     "catalog_what": Option(
         "show, add or check.", (), "WHAT", complete="catalog_actions", field="what"

@@ -24,6 +24,7 @@ _MODEL_KNOBS = (
 )
 _MACHINE = ("machine", "reserve", "assume_idle", "catalog")
 _GOAL = ("prefer", "min_tps", "min_context", "max_vram", "quality")
+_BESIDE = ("mmproj", "lora", "draft")
 _ALWAYS = ("json", "debug")
 
 
@@ -65,7 +66,7 @@ COMMANDS: dict[str, Entry] = {
     ),
     "plan": Entry(
         "Account for every byte of one configuration.",
-        ("model", *_MODEL_KNOBS, *_GOAL, "explain", *_MACHINE, *_ALWAYS),
+        ("model", *_MODEL_KNOBS, *_GOAL, *_BESIDE, "explain", *_MACHINE, *_ALWAYS),
         (
             "nemofit plan nemotron -q Q4_K_M -c 16k --explain",
             "nemofit plan ./model.gguf --gpu-layers 40",

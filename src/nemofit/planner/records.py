@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -108,6 +109,29 @@ def room_for(machine: Machine, goal: Limits) -> Room:
         return room
     capped = tuple(min(offer, most) for offer in room.budgets.gpus)
     return replace(room, budgets=replace(room.budgets, gpus=capped))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Beside:
+    """A projector, a LoRA adapter or a draft model, as it lies beside a model.
+
+    Attributes:
+        kind: ``projector``, ``adapter`` or ``draft``.
+        name: File name, or model and file type.
+        bytes: Of its file, None: not known.
+        memory: On the plan's GPUs and the host; also part of the plan's own memory.
+        arguments: What ``llama-server`` is told.
+        basis: computed, or assumed where its kind is not known.
+        note: What to know about its figures.
+    """
+
+    kind: str
+    name: str
+    bytes: int | None
+    memory: Memory
+    arguments: tuple[str, ...]
+    basis: str
+    note: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,12 +256,14 @@ class Plan(EnginePlan):
         config: Every knob, with the offload as numbers.
         weights: Where llama.cpp takes the weights from.
         ollama_tag: The library tag of the same file type, None where none is known.
+        beside: What runs beside the model; counted in ``memory``.
     """
 
     imatrix: bool
     config: RunConfig
     weights: Weights = field(default_factory=Weights)
     ollama_tag: str | None = None
+    beside: tuple[Beside, ...] = ()
 
     @property
     def context(self) -> int:
@@ -276,8 +302,15 @@ class Plan(EnginePlan):
         """
         engine = engine or self.engine
         if engine == "llama.cpp":
-            return server_command(
+            line = server_command(
                 self.config, self.weights, len(self.memory.gpus), self.spare_host_bytes
+            )
+            more = [word for one in self.beside for word in one.arguments]
+            return f"{line} {shlex.join(more)}" if more else line
+        if self.beside and engine == "ollama":
+            raise UsageError(
+                "what runs beside the model cannot be told to Ollama in one line",
+                "use --engine llama.cpp, or --mmproj none without --lora and --draft",
             )
         if engine == "ollama" and self.engine == "ollama":
             from .ollama import command

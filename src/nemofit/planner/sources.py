@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nemofit.catalog.model import ModelSpec
+from nemofit.catalog.model import ModelSpec, Origin
 from nemofit.catalog.models import GgufRepo, ModelCard, all_models, find_model
 from nemofit.engines.llama_cpp.launch import Weights
 
@@ -67,7 +67,8 @@ def source_of(model: ModelSpec, quant: str | None, imatrix: bool | None) -> Sour
         unseen = (
             f"a {quant} file in {repo.repo} has not been seen listed: check before you rely on it"
         )
-    return Source(Weights(repository=repo.repo, quant=quant), made, tag, unseen)
+    weights = Weights(repository=repo.repo, quant=quant, has_projector=card.projector)
+    return Source(weights, made, tag, unseen)
 
 
 def _own_file(model: ModelSpec, quant: str | None, imatrix: bool | None) -> Source:
@@ -81,7 +82,10 @@ def _own_file(model: ModelSpec, quant: str | None, imatrix: bool | None) -> Sour
     others = [c.name for c in origin.beside if is_model(c.name)] if origin else []
     beside = [name for name in others if tag_of(name) == quant]
     if origin is not None and origin.repository is not None and beside:
-        return Source(Weights(repository=origin.repository, quant=quant), bool(imatrix))
+        weights = Weights(
+            repository=origin.repository, quant=quant, has_projector=_has_projector(origin)
+        )
+        return Source(weights, bool(imatrix))
     path = f"{model.id}-{quant}.gguf"
     note = f"{path} does not exist yet: quantize {model.source} first"
     return Source(Weights(path=path), bool(imatrix), None, note)
@@ -94,8 +98,18 @@ def _weights(model: ModelSpec) -> Weights:
         return Weights(path=model.source)
     if origin.repository is not None:
         file = None if origin.quant else origin.file
-        return Weights(repository=origin.repository, quant=origin.quant, file=file)
+        return Weights(
+            repository=origin.repository,
+            quant=origin.quant,
+            file=file,
+            has_projector=_has_projector(origin),
+        )
     return Weights(url=origin.url) if origin.url else Weights(path=origin.path or model.source)
+
+
+def _has_projector(origin: Origin) -> bool:
+    """Whether ``-hf`` would load a projector from the same repository."""
+    return any(companion.kind == "projector" for companion in origin.beside)
 
 
 def _ollama_name(model: ModelSpec) -> str | None:

@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from nemofit.errors import UsageError
 from nemofit.planner.explain import explain
-from nemofit.planner.records import Plan
+from nemofit.planner.records import EnginePlan, Plan
 
-from .. import engines, records, request, views
+from .. import beside, engines, records, request, views
 from ..answer import Answer
 from ..contract import PlanReport, Step
 from ..environment import prepare
@@ -22,21 +22,29 @@ def answer(options: Options) -> Answer:
     """Account for one configuration; exit code 3 where it does not fit."""
     prepare(options.catalog)
     engine = request.engine_of(options)
-    found = engines.single(options, engine, request.machine_of(options))
+    machine = request.machine_of(options)
+    alone: EnginePlan
+    if engine == "llama.cpp":
+        found, alone = beside.single(options, machine)
+    else:
+        beside.refuse(options, engine)
+        found = engines.single(options, engine, machine)
+        alone = found.plan
     plan = found.plan
     steps: tuple[Step, ...] = ()
     if options.explain:
-        if not isinstance(plan, Plan):
+        if not isinstance(plan, Plan) or not isinstance(alone, Plan):
             raise UsageError(
                 f"the arithmetic of {engine} is not written out",
                 "leave --explain out: the account of each device is in the answer",
             )
         steps = tuple(
             Step(device=s.device, kind=s.kind, text=s.text, bytes=s.bytes, source=s.source)
-            for s in explain(plan)
+            for s in (*explain(alone), *beside.steps_of(plan))
         )
     report = PlanReport(
         **records.plan_fields(plan, engine),
+        companions=beside.records_of(plan) if isinstance(plan, Plan) else (),
         explanation=steps if options.explain else None,
         nearest=found.nearest,
         misses=found.misses,
@@ -57,6 +65,8 @@ def _view(report: PlanReport) -> Iterable[Block]:
     yield Line()
     yield views.bars(report)
     yield Line()
+    for companion in report.companions:
+        yield Line(beside.line_of(companion))
     yield from views.account(report)
     if report.explanation is not None:
         yield from _explained(report.explanation)

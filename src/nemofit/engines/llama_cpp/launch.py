@@ -44,6 +44,7 @@ class Weights:
         url: Address of a file, the first one of a set.
         path: Local file, the first one of a set.
         missing: Repository of the original weights (empty: not known), where no GGUF file is known.
+        has_projector: The repository may hold a projector, which ``-hf`` would load as well.
     """
 
     repository: str | None = None
@@ -52,6 +53,7 @@ class Weights:
     url: str | None = None
     path: str | None = None
     missing: str | None = None
+    has_projector: bool = False
 
     def option(self) -> Option:
         """The flag that names them.
@@ -88,7 +90,10 @@ def server_options(
             default, is limited to it. None: not known, the default stays.
     """
     c = config
-    options: list[Option] = [weights.option(), ("-c", str(c.context)), *_offload(c, gpus, ",")]
+    options: list[Option] = [weights.option()]
+    if weights.has_projector:
+        options.append(("--no-mmproj",))
+    options += [("-c", str(c.context)), *_offload(c, gpus, ",")]
     if c.override_tensors:
         options.append(("-ot", ",".join(f"{name}={buffer}" for name, buffer in c.override_tensors)))
     options += [("-fa", "on" if c.flash_attention else "off"), *_types_and_batches(c)]
