@@ -9,6 +9,7 @@ where the tensor lies that it adapts), ``src/llama-graph.cpp`` (build_lora_mm).
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from nemofit.catalog.ggml import ggml_types
@@ -154,7 +155,10 @@ def adapter_memory(
     placed = place(model, config, split) if split else None
     whole = ModelSpec(id="adapter", architecture="lora", metadata={}, tensors=tuple(adapter))
     gpu, host = tensor_sizes(whole, _types(adapter), config.backend)
-    weights, most = [0] * (len(split) + 1), [0] * (len(split) + 1)
+    results: Counter[str] = Counter()
+    for tensor in adapter:
+        results[_HALVES.sub("", tensor.name)] += tensor.shape[1] if len(tensor.shape) > 1 else 0
+    weights, most = [0] * (len(split) + 1), 0
     for i, tensor in enumerate(adapter):
         base = _HALVES.sub("", tensor.name)
         if base not in names:
@@ -165,21 +169,14 @@ def adapter_memory(
         device = placed.device_of[names[base]] if placed else HOST
         at = HOST if device is None else device
         weights[at] += host[i] if at == HOST else gpu[i]
-        # one product of each half at a time, the second as wide as the tensor's result
-        most[at] = max(most[at], _F32 * tokens * sum(_results(adapter, base)))
-    devices = [
-        DeviceMemory(weights_bytes=w, compute_bytes=c) for w, c in zip(weights, most, strict=True)
-    ]
-    return tuple(devices[:-1]), devices[-1]
-
-
-def _results(adapter: Sequence[Tensor], base: str) -> tuple[int, ...]:
-    """Rows of what the two halves of a tensor's change give."""
-    return tuple(
-        t.shape[1]
-        for t in adapter
-        if t.name in (f"{base}.lora_a", f"{base}.lora_b") and len(t.shape) > 1
+        # one product of each half at a time, the second as wide as the tensor's result; sums at a
+        # border between devices may be made on either
+        most = max(most, _F32 * tokens * results[base])
+    *gpus, host_weights = (
+        DeviceMemory(weights_bytes=w, compute_bytes=most if w or at < len(split) else 0)
+        for at, w in enumerate(weights)
     )
+    return tuple(gpus), host_weights
 
 
 def _types(tensors: Sequence[Tensor]) -> list[str]:
