@@ -90,9 +90,9 @@ def test_a_draft_model_by_its_name(say: Say) -> None:
     assert found["kind"] == "draft"
     assert {part["device"] for part in found["parts"]} == {"GPU 0", "RAM"}
     assert "--spec-type draft-simple -hfd " in plan["command"]
-    ollama = say(*args, "--draft", "qwen3-0.6b", "--engine", "ollama", "--json").json
-    assert ollama["command"] is None
-    assert "Ollama" in ollama["command_note"]
+    refused = say(*args, "--draft", "qwen3-0.6b", "--engine", "ollama")
+    assert refused.code == 2
+    assert "--draft is not planned for ollama" in refused.err
 
 
 def test_a_repository_with_a_projector_is_told_to_leave_it(say: Say) -> None:
