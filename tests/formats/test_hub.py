@@ -309,7 +309,8 @@ def test_small_files_are_read_as_a_whole(hub: Site, places: Places) -> None:
 LISTING = [
     "X-IQ4_XS.gguf", "X-Q2_K.gguf", "X-TQ1_0.gguf", "X-Q4_K_M.gguf", "X-UD-Q4_K_M.gguf",
     "Q8_0/X-Q8_0-00001-of-00002.gguf", "Q8_0/X-Q8_0-00002-of-00002.gguf", "mmproj-F16.gguf",
-    "X-Q1_0.gguf", "F16/model.gguf", "X.imatrix.gguf", "mtp-X-Q2_K.gguf",
+    "X-Q1_0.gguf", "F16/model.gguf", "Q6_K/X-Q6_K.gguf", "X-Q6_K.gguf",
+    "X.imatrix.gguf", "mtp-X-Q2_K.gguf",
 ]  # fmt: skip
 
 
@@ -320,6 +321,7 @@ LISTING = [
         ("q2_k", "X-Q2_K.gguf", "Q2_K"),
         ("Q8_0", "Q8_0/X-Q8_0-00001-of-00002.gguf", "Q8_0"),
         ("Q1_0", "X-Q1_0.gguf", None),
+        ("Q6_K", "Q6_K/X-Q6_K.gguf", None),
         ("X-UD-Q4_K_M.gguf", "X-UD-Q4_K_M.gguf", None),
         ("model.gguf", "F16/model.gguf", None),
         ("UD-Q4_K_M", "X-UD-Q4_K_M.gguf", None),

@@ -89,24 +89,29 @@ def choose(repository: str, paths: Iterable[str], choice: str | None) -> str:
         return _named(repository, files, choice)
     exact = [path for path in models if tag_of(path) == choice.upper()]
     loose = taken(models, choice)
-    if loose is None and not exact:
+    if not loose and not exact:
         tags = _tags(models)
         near = near_misses(choice, dict.fromkeys(tags, ())) or tags[:_SHOWN]
         raise UnknownNameError(f"file type in hf:{repository}", choice, near)
-    return loose if loose is not None and (loose in exact or not exact) else exact[0]
+    return loose[0] if loose and (loose[0] in exact or not exact) else exact[0]
 
 
-def taken(models: Sequence[str], tag: str) -> str | None:
-    """The file that ``-hf repository:tag`` takes: the first whose path holds the tag."""
+def taken(models: Sequence[str], tag: str) -> list[str]:
+    """The files whose path holds the tag; ``-hf repository:tag`` takes the first."""
     pattern = re.compile(re.escape(tag) + "[.-]", re.IGNORECASE)
-    return next((path for path in models if pattern.search(path)), None)
+    return [path for path in models if pattern.search(path)]
 
 
 def launch_tag(path: str, paths: Iterable[str]) -> str | None:
-    """What ``-hf repository:tag`` has to say to take this very file; None: nothing does."""
+    """What ``-hf repository:tag`` has to say to take this very file; None: nothing surely does.
+
+    Files of one folder are listed in the same order everywhere, folders are not.
+    """
     tag = tag_of(path)
-    models = [other for other in paths if is_model(other)]
-    return tag if tag is not None and taken(models, tag) == path else None
+    found = taken([other for other in paths if is_model(other)], tag) if tag else []
+    folder = path.rpartition("/")[0]
+    is_first = found[:1] == [path] and all(p.rpartition("/")[0] == folder for p in found)
+    return tag if is_first else None
 
 
 def whole_set(path: str, there: Collection[str]) -> tuple[list[str], list[str]]:
