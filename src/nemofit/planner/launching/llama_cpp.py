@@ -40,7 +40,8 @@ def make(order: Order) -> Artifact:
         raise UsageError(
             f"a {order.format} runs llama-server, and {program} is none", "use --format shell"
         )
-    plan = _with_used_cards(plan)
+    if visibility(order.cards, order.used) or len(order.used) == len(order.cards):
+        plan = _with_used_cards(plan)
     if order.format == "compose":
         return _compose(order, plan)
     weights = plan.weights if order.stays_here else _absolute(plan.weights, order.folder)
