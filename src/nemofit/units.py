@@ -60,6 +60,11 @@ def parse_size(text: str) -> int:
     return int(float(m.group(1)) * unit)
 
 
+def article(name: str) -> str:
+    """``a`` or ``an`` before a name that is read letter by letter: ``an f16``, ``a q8_0``."""
+    return "an" if name[:1].lower() in "aefhilmnorsx8" else "a"
+
+
 def parse_context(text: str) -> int:
     """Read a number of tokens: ``"8192"``, ``"8k"`` (8192), ``"1M"`` (1048576).
 

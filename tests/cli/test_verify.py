@@ -70,7 +70,7 @@ def test_a_file_that_lies_here_and_a_card_left_out(
     path = model_files.path(nemofit.load_model("qwen3-30b-a3b"), "Q4_K_M")
     monkeypatch.setenv("LLAMA_ARG_RPC", engine._rpc(2)[1])
     said = say("verify", str(path), "-c", "8k", "--kv-type", "q8_0", "--machine", TWO_CARDS,
-               "--program", engine._programs["llama-server"])  # fmt: skip
+               "--tensor-split", "1,1", "--program", engine._programs["llama-server"])  # fmt: skip
     assert said.code == 0, said
     assert "the engine agrees to the last digit it prints" in said.out
     assert "the devices are rpc's, not cuda's as in the plan" in said.out

@@ -48,6 +48,14 @@ def test_a_worked_example() -> None:
     assert isclose(expected, score(Merits(0.03, 20, 8192), "balanced"))
 
 
+@pytest.mark.parametrize("prefer", PREFERENCES)
+def test_a_heavy_loss_never_leads(prefer: str) -> None:
+    """However fast and long, it comes behind the slowest plan whose loss is only noticeable."""
+    heavy, slow = Merits(0.15, 300.0, 1 << 20), Merits(0.149, 0.3, 8192)
+    assert ranked([heavy, slow], prefer) == [slow, heavy]
+    assert ranked([Merits(2.0, 50.0, 8192), heavy], prefer)[0] == heavy
+
+
 @given(st.lists(merits, max_size=30))
 def test_the_frontier_holds_exactly_what_nothing_covers(plans: list[Merits]) -> None:
     """Brute force over all pairs agrees: kept plans are covered by no other, dropped ones are."""

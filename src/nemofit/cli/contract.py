@@ -168,18 +168,21 @@ class DeviceRecord:
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class MemoryRecord:
-    """What lies where; ``file_bytes`` is the size of the weights on disk."""
+    """What lies where; ``file_bytes`` is the size of the weights on disk. ``weights_basis``:
+    "exact" where a file's own header says what it holds."""
 
     gpus: tuple[DeviceRecord, ...]
     host: DeviceRecord
     file_bytes: int
     basis: Basis
     notes: tuple[str, ...] = ()
+    weights_basis: Basis = "computed"
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class SpeedRecord:
-    """Tokens per second for one stream: a 512-token prompt, 128 tokens generated."""
+    """Tokens per second for one stream: a 512-token prompt, 128 tokens generated; and what is
+    generated with the context full."""
 
     decode_tokens_per_second: RangeRecord
     prefill_tokens_per_second: RangeRecord
@@ -187,6 +190,7 @@ class SpeedRecord:
     basis: Basis
     limit: str
     notes: tuple[str, ...] = ()
+    full_context_decode_tokens_per_second: RangeRecord | None = None
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

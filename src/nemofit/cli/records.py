@@ -31,7 +31,7 @@ def plan_fields(plan: EnginePlan, engine: str) -> dict[str, Any]:
         "engine": engine,
         **_own(plan),
         "memory": memory_record(plan),
-        "speed": speed_record(plan.speed),
+        "speed": speed_record(plan.speed, plan.speed_full),
         "speed_note": plan.speed_note,
         "quality": quality_record(plan),
         "verdict": plan.verdict,
@@ -160,6 +160,7 @@ def memory_record(plan: EnginePlan) -> c.MemoryRecord:
     budgets = plan.room.budgets
     lines = _lines(plan)
     why = "host memory is not known and was not checked" if budgets.host is None else None
+    requantized = plan.quant not in (None, plan.model.file_type)
     return c.MemoryRecord(
         gpus=tuple(
             _device(device, budget, None, lines.get(i, ()))
@@ -169,6 +170,7 @@ def memory_record(plan: EnginePlan) -> c.MemoryRecord:
         file_bytes=size_of(plan),
         basis=cast(c.Basis, plan.memory.basis),
         notes=plan.memory.notes,
+        weights_basis="computed" if plan.model.is_shape or requantized else "exact",
     )
 
 
@@ -197,7 +199,7 @@ def _device(
     )
 
 
-def speed_record(speed: Speed | None) -> c.SpeedRecord | None:
+def speed_record(speed: Speed | None, full: Range | None = None) -> c.SpeedRecord | None:
     """How fast a plan is."""
     if speed is None:
         return None
@@ -208,6 +210,7 @@ def speed_record(speed: Speed | None) -> c.SpeedRecord | None:
         basis=cast(c.Basis, speed.basis),
         limit=speed.limit,
         notes=speed.notes,
+        full_context_decode_tokens_per_second=_range(full) if full else None,
     )
 
 

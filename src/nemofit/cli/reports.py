@@ -66,6 +66,7 @@ class CheckReport(Envelope):
     fitting_models: int | None
     catalog_models: int | None
     changes: tuple[ChangeRecord, ...] = ()
+    caution: str | None = None
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -12,6 +12,7 @@ from .contract import (
     DeviceRecord,
     MachineSummary,
     PlanRecord,
+    RangeRecord,
     SpeedRecord,
     TransformersConfigRecord,
     VllmConfigRecord,
@@ -35,8 +36,12 @@ def speed_text(speed: SpeedRecord | None) -> str:
     """Tokens per second as a range."""
     if speed is None:
         return "?"
-    decode = speed.decode_tokens_per_second
-    low, high = plain(decode.low), plain(decode.high)
+    return range_text(speed.decode_tokens_per_second)
+
+
+def range_text(range: RangeRecord) -> str:
+    """Both ends of a range, once where they print the same."""
+    low, high = plain(range.low), plain(range.high)
     return low if low == high else f"{low}-{high}"
 
 
@@ -140,7 +145,7 @@ def bars(plan: PlanRecord) -> Bars:
                 label=name,
                 parts=(d.weights_bytes, d.kv_bytes, d.compute_bytes, d.overhead_bytes),
                 budget=d.budget_bytes,
-                text=_of(d.total_bytes, d.budget_bytes),
+                text=_of(d.total_bytes, d.budget_bytes) if d.total_bytes else "not used",
             )
             for name, d in devices(plan)
         ],
@@ -214,9 +219,11 @@ def facts(plan: PlanRecord) -> Sequence[Block]:
         lines.append(Line(f"speed: {plan.speed_note}"))
     else:
         prefill = speed.prefill_tokens_per_second
+        full = speed.full_context_decode_tokens_per_second
+        filled = f"{range_text(full)} with the context full, " if full else ""
         lines.append(
             Line(
-                f"speed: {speed_text(speed)} tokens per second ({BASES[speed.basis]}), "
+                f"speed: {speed_text(speed)} tokens per second ({BASES[speed.basis]}), {filled}"
                 f"prompts {plain(prefill.low)}-{plain(prefill.high)}; {speed.limit}"
             )
         )

@@ -22,7 +22,7 @@ from nemofit.speed.estimate import figures_of, speed_of
 from nemofit.speed.work import HOST
 from nemofit.units import gib
 
-from .defaults import check_offload, config_of, notes_of, settled
+from .defaults import check_offload, config_of, full_depth, notes_of, settled
 from .footprints import LADDER, Footprint, footprints, outline
 from .goal import LEAST_CONTEXT, Goal
 from .quality import Quality, expected
@@ -260,6 +260,9 @@ class _Across:
             room=self.room,
             weights_bytes=found.files[guess.quant].weights_bytes,
             speed=speed,
+            speed_full=speed_of(
+                works, self.figures, model=model, config=config, depth=full_depth(config)
+            ).decode,
             quality=quality,
             weights=source.weights,
             ollama_tag=source.ollama_tag,

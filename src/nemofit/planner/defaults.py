@@ -46,6 +46,11 @@ def settled(model: ModelSpec, config: RunConfig, room: Room) -> RunConfig:
     )
 
 
+def full_depth(config: RunConfig) -> int:
+    """Tokens before a prompt of 512 and an answer of 128 that fill a sequence's context."""
+    return max(0, config.context // config.parallel - 512 - 128)
+
+
 def check_offload(room: Room, goal: Goal) -> None:
     """Refuse an offload that the machine cannot have.
 

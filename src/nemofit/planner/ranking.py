@@ -7,13 +7,18 @@ from dataclasses import dataclass
 
 from nemofit.catalog.model import ModelSpec
 from nemofit.machine.records import Machine
-from nemofit.units import gib
+from nemofit.units import article, gib
 
 from .goal import Goal
-from .records import Plan
+from .records import EnginePlan, Plan
+from .score import is_heavy
 
 PLANS = 20
 """Plans that are worked out unless more are asked for."""
+SLOW = 1.0
+"""Tokens per second below which nobody reads along."""
+NEGLIGIBLE = 0.005
+"""Nats; a difference like that of Q6_K and Q8_0 on Llama 3 8B is not worth a word."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,17 +76,35 @@ def rank(model: ModelSpec, machine: Machine, goal: Goal, count: int = PLANS) -> 
 def reason(plans: Sequence[Plan]) -> str:
     """Why the first plan is first: what it offers, and what the next better file would cost."""
     best = plans[0]
+    warning = caution(best)
+    return _praise(best, plans) + (f" But {warning}." if warning else "")
+
+
+def caution(plan: EnginePlan) -> str | None:
+    """Why even the best plan is a poor one; None: it is not."""
+    faults = []
+    if plan.speed is not None and plan.tokens_per_second < SLOW:
+        faults.append("it is too slow to read along")
+    if is_heavy(plan.loss):
+        faults.append("its quality loss is heavy")
+    if not faults:
+        return None
+    return f"{' and '.join(faults)}: a smaller model suits this machine better (nemofit recommend)"
+
+
+def _praise(best: Plan, plans: Sequence[Plan]) -> str:
     used = sum(device.total_bytes for device in best.memory.gpus)
     where = f"{gib(used)} of GPU memory" if used else f"{gib(best.memory.host.total_bytes)} of RAM"
     speed = f"about {best.tokens_per_second:.2g} tokens per second" if best.speed else "a fit"
     quant = best.quant or best.model.file_type or "this file"
     said = f"{quant} at {best.config.context} tokens gives {speed} in {where}"
-    better = [p for p in plans if (p.loss or 0) < (best.loss or 0)]
+    better = [p for p in plans if (p.loss or 0) < (best.loss or 0) - NEGLIGIBLE]
     if not better:
-        return f"{said}, and nothing that fits has a smaller quality loss."
+        return f"{said}, and nothing that fits has a markedly smaller quality loss."
     other = max(better, key=lambda p: p.tokens_per_second)
+    cache = other.config.kv_type_k
     return (
-        f"{said}; less quality loss would mean {other.quant or 'the same file'} with a "
-        f"{other.config.kv_type_k} cache at {other.config.context} tokens and about "
+        f"{said}; less quality loss would mean {other.quant or 'the same file'} with "
+        f"{article(cache)} {cache} cache at {other.config.context} tokens and about "
         f"{other.tokens_per_second:.2g} tokens per second."
     )

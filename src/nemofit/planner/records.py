@@ -13,7 +13,7 @@ from nemofit.engines.llama_cpp.launch import Weights, server_command
 from nemofit.errors import UsageError
 from nemofit.machine.budgets import Budgets, Reserve, budgets, reserves_of
 from nemofit.machine.records import Machine
-from nemofit.speed import Speed
+from nemofit.speed import Range, Speed
 from nemofit.units import gib
 
 from .quality import Quality
@@ -146,6 +146,7 @@ class EnginePlan:
         weights_bytes: Bytes of all weight tensors; the file is larger by its metadata.
         quality: Expected loss of file type and cache type.
         speed: None where it cannot be estimated; ``speed_note`` says why.
+        speed_full: Tokens per second with the context full, None where there is no estimate.
         score: Between 0 and 1, under the goal's preference.
         notes: What a person should know before running it.
         engine: Whose configuration it is.
@@ -159,6 +160,7 @@ class EnginePlan:
     quality: Quality
     speed: Speed | None = None
     speed_note: str | None = None
+    speed_full: Range | None = None
     score: float = 0.0
     notes: tuple[str, ...] = ()
     engine: str = ENGINES[0]

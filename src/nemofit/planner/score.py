@@ -9,12 +9,17 @@ A plan has three merits, each between 0 and 1 and each half satisfied at a state
 and its score is ``Q^a * S^b * C^c`` with the exponents of the preference. A product, not a sum: a
 plan that is hopeless in one merit is not saved by another. Every exponent is above zero, so no plan
 is first that another one matches in all three merits and beats in one.
+
+A file whose loss is heavy is the last resort: its score counts a thousandth, so that it leads only
+where nothing else will do.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeVar
+
+from nemofit.catalog.quality import bound_of
 
 HALF_LOSS = 0.05
 """Nats; between the published losses of Q4_K_M (0.03) and Q3_K_M (0.08 to 0.10) on Llama 3 8B."""
@@ -24,6 +29,10 @@ HALF_CONTEXT = 8192
 """Tokens."""
 SAME_SPEED = 0.98
 """Speeds within 2 % of each other count as equal: no estimate tells them apart."""
+HEAVY_LOSS = bound_of("noticeable")
+"""Nats from which on a loss is heavy."""
+LAST_RESORT = 1e-3
+"""What the score of a heavy loss is multiplied by."""
 
 WEIGHTS: dict[str, tuple[float, float, float]] = {
     "balanced": (0.40, 0.40, 0.20),
@@ -58,7 +67,13 @@ def merit(loss: float | None, tokens_per_second: float, context: int, prefer: st
     a, b, c = WEIGHTS[prefer]
     quality = HALF_LOSS / (HALF_LOSS + (HALF_LOSS if loss is None else loss))
     speed = tokens_per_second / (tokens_per_second + HALF_SPEED)
-    return float(quality**a * speed**b * (context / (context + HALF_CONTEXT)) ** c)
+    found = quality**a * speed**b * (context / (context + HALF_CONTEXT)) ** c
+    return float(found * LAST_RESORT if is_heavy(loss) else found)
+
+
+def is_heavy(loss: float | None) -> bool:
+    """Whether a loss is too heavy to be recommended beside anything else."""
+    return loss is not None and loss >= HEAVY_LOSS
 
 
 def frontier(plans: Sequence[M]) -> list[M]:

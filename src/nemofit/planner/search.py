@@ -27,6 +27,8 @@ from .sources import Source, source_of
 _CACHE_TYPES = ("f16", "q8_0", "q4_0")
 """Pairs of equal types that every CUDA build has attention kernels for; others need a build with
 GGML_CUDA_FA_ALL_QUANTS (llama.cpp, ggml/src/ggml-cuda/CMakeLists.txt)."""
+HOST_SPARE = 1 / 8
+"""Of the RAM that may be used, what a context longer than it must be leaves to other programs."""
 _WIDE = ("F32", "BF16")
 """As good as F16 to a planner and seldom published; tried only where a person asks for them."""
 
@@ -106,9 +108,17 @@ class Search:
                     heappush(queue, (-merit(closer), n, True, closer))
                 continue
             plan = self.sizer.best(*made)
-            if plan is not None and plan.tokens_per_second >= least:
+            if plan is not None and plan.tokens_per_second >= least and self._leaves_room(plan):
                 best = ranked(frontier([*best, plan]), self.goal.prefer)
         return best
+
+    def _leaves_room(self, plan: Plan) -> bool:
+        """Whether other programs keep some memory: a context that nobody asked for is not worth
+        the last of it."""
+        spare, offer = plan.spare_host_bytes, self.room.budgets.host
+        if self.goal.context is not None or plan.context <= self.contexts()[0]:
+            return True
+        return spare is None or offer is None or spare >= offer * HOST_SPARE
 
     def candidates(self) -> list[Candidate]:
         """Every configuration that is not certain not to fit."""

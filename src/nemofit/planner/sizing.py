@@ -19,7 +19,7 @@ from nemofit.speed.work import Work, work_of
 
 from .bounds import Bound, bound
 from .cards import choices
-from .defaults import check_offload, config_of, notes_of, settled
+from .defaults import check_offload, config_of, full_depth, notes_of, settled
 from .goal import Goal
 from .quality import Quality, expected
 from .records import Plan, Room
@@ -145,6 +145,7 @@ class Sizer:
             budgets=room.budgets.gpus,
             generations=[gpu.architecture for gpu in gpus],
         )
+        works = self._works_of(quant, config, source, room)
         plan = Plan(
             model=self.model,
             quant=quant,
@@ -153,7 +154,8 @@ class Sizer:
             memory=room.named(memory),
             room=room,
             weights_bytes=weights_bytes(self.model, quant, source.imatrix),
-            speed=self._timed(self._works_of(quant, config, source, room), config, room),
+            speed=self._timed(works, config, room),
+            speed_full=self._timed(works, config, room, full_depth(config)).decode,
             quality=self.quality(quant, source.imatrix, config.kv_type_k, config.kv_type_v),
             weights=source.weights,
             ollama_tag=source.ollama_tag,
@@ -204,7 +206,7 @@ class Sizer:
     def _spread(self, config: RunConfig, cards: Sequence[int]) -> RunConfig:
         """A configuration for some cards as one for the machine."""
         parts = dict(zip(cards, config.tensor_split or (), strict=False))
-        split = tuple(parts.get(d, 0.0) for d in range(len(self.room.machine.gpus)))
+        split = tuple(parts.get(d, 0) for d in range(len(self.room.machine.gpus)))
         return config.replace(devices=tuple(cards), tensor_split=split)
 
     def _solver(
@@ -256,6 +258,10 @@ class Sizer:
             self._works[key] = made.with_cache_of(self._cache_works[cache])
         return self._works[key]
 
-    def _timed(self, works: tuple[Work, ...], config: RunConfig, room: Room) -> Speed:
+    def _timed(
+        self, works: tuple[Work, ...], config: RunConfig, room: Room, depth: int = 0
+    ) -> Speed:
         figures = figures_of(room.machine, config)
-        return speed_of(works, figures, model=self.model, config=config, machine=room.machine)
+        return speed_of(
+            works, figures, model=self.model, config=config, depth=depth, machine=room.machine
+        )

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from nemofit.catalog.model import ModelSpec, Origin
 from nemofit.catalog.models import GgufRepo, ModelCard, all_models, find_model
 from nemofit.engines.llama_cpp.launch import Weights
+from nemofit.units import article
+
+_USUAL = "Q4_K_M"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,19 @@ def native_type(model: ModelSpec) -> str | None:
     return found if isinstance(found, str) else None
 
 
+def usual_type(model: ModelSpec) -> str | None:
+    """The file type that comes where nobody names one: that of the model's default Ollama tag, or
+    Q4_K_M, which llama.cpp's ``-hf`` takes too, unless there are only files of another type; None:
+    the model is a file, and has its own."""
+    card = card_of(model)
+    if card is None:
+        return None
+    tagged = [t.file_type for t in card.ollama if t.file_type]
+    listed = [quant for repo in card.gguf for quant in repo.sizes]
+    fallback = _USUAL if _USUAL in listed or len(set(listed)) != 1 else listed[0]
+    return tagged[0] if tagged else fallback
+
+
 def source_of(model: ModelSpec, quant: str | None, imatrix: bool | None) -> Source:
     """Find the file of a file type.
 
@@ -64,9 +80,8 @@ def source_of(model: ModelSpec, quant: str | None, imatrix: bool | None) -> Sour
     made = bool(repo.imatrix) if imatrix is None else imatrix
     unseen = None
     if quant not in repo.sizes:
-        unseen = (
-            f"a {quant} file in {repo.repo} has not been seen listed: check before you rely on it"
-        )
+        file = f"{article(quant)} {quant} file in {repo.repo}"
+        unseen = f"{file} has not been seen listed: check before you rely on it"
     weights = Weights(repository=repo.repo, quant=quant, has_projector=card.projector)
     return Source(weights, made, tag, unseen)
 

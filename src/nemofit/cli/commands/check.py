@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from nemofit.errors import DoesNotFitError, HardwareError
 from nemofit.machine.records import Machine
 from nemofit.planner.downloads import size_of
 from nemofit.planner.limits import check_quality, contradiction
+from nemofit.planner.ranking import caution
 from nemofit.planner.records import EnginePlan, Plan, Room, room_for
 from nemofit.planner.search import Search
+from nemofit.planner.sources import usual_type
 from nemofit.units import gib
 
 from .. import engines, records, request, views
@@ -36,6 +39,9 @@ def answer(options: Options) -> Answer:
     engine = request.engine_of(options)
     if options.model is None:
         return _catalog(options)
+    chosen = options.quant or options.quality or options.prefer
+    if not chosen and engine not in engines.CHECKPOINT_ENGINES:
+        options = replace(options, quant=usual_type(request.model_of(options)))
     machine = request.machine_of(options)
     room = room_for(machine, request.limits_of(options, engine))
     found, refused = _found(options, engine, machine)
@@ -48,6 +54,9 @@ def answer(options: Options) -> Answer:
         *_memory(plan, room),
         _disk(options, machine, plan, engine),
     )
+    record = PlanRecord(**records.plan_fields(plan, engine))
+    if refused is None and plan.fits and options.engine and record.command is None:
+        refused = f"no command for {engine}: {record.command_note}"
     fits = plan.fits and refused is None and all(item.status != "short" for item in items)
     words = plan.words if fits else refused or _no(plan, items)
     report = CheckReport(
@@ -55,8 +64,9 @@ def answer(options: Options) -> Answer:
         items=items,
         verdict="fits" if fits else "does-not-fit",
         verdict_words=words,
-        plan=PlanRecord(**records.plan_fields(plan, engine)),
+        plan=record,
         nearest=found.nearest,
+        caution=caution(plan) if fits else None,
         fitting_models=None,
         catalog_models=None,
         changes=records.change_records(changes),
@@ -135,9 +145,8 @@ def _about(machine: Machine) -> Iterator[CheckItem]:
     for item, have in probe.host_rows(machine):
         if item in ("system", "CPU", "NVIDIA driver"):
             known = "unknown" not in have
-            yield CheckItem(item=item, have=have, status="ok" if known else "unknown")
-    if not machine.gpus:
-        yield CheckItem(item="GPU", have="none found", status="ok", note="the CPU does the work")
+            if known or machine.source == "probe":  # a description says what it says
+                yield CheckItem(item=item, have=have, status="ok" if known else "unknown")
     for i, gpu in enumerate(machine.gpus):
         if gpu.error:
             yield CheckItem(item=f"GPU {i}", have=gpu.name, status="unknown", note=gpu.error)
@@ -236,14 +245,20 @@ def _view(report: CheckReport) -> Iterable[Block]:
         if item.short_bytes:
             result = f"short by {gib(item.short_bytes)}"  # type: ignore[assignment]
         need = "" if item.need_bytes is None else gib(item.need_bytes)
+        if item.need_bytes == 0 and item.item.startswith("GPU"):
+            result, need = "not used", ""  # type: ignore[assignment]
         rows.append([item.item, item.have, need, result])
         tones.append("bad" if item.status == "short" else "plain")
-    yield Table(columns, rows, tones)
+    if rows:
+        yield Table(columns, rows, tones)
     for item in report.items:
         if item.note:
             yield Line(f"note: {item.item}: {item.note}", "quiet")
-    yield Line()
+    if rows:
+        yield Line()
     yield Line(report.verdict_words, "good" if report.verdict == "fits" else "bad")
+    if report.caution:
+        yield Line(f"but {report.caution}", "bad")
     yield from views.changed(report.changes)
     if report.plan is not None and report.verdict == "fits":
         yield Line()

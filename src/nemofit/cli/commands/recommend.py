@@ -135,26 +135,27 @@ def _view(report: RecommendReport, limit: int | None) -> Iterable[Block]:
 
 def _table(report: RecommendReport, shown: int) -> Table:
     across, gpus = report.scope == "catalog", bool(report.machine.gpus)
+    rows = [_row(plan) for plan in report.plans[:shown]]
+    caches = {row["kv"] for row in rows}
     columns = {
         "#": Column("#", right=True, rank=5),
         "model": Column("Model"),
         "quant": Column("Quant"),
         "context": Column("Context", right=True),
-        "kv": Column("KV", rank=2),
+        "kv": Column("KV", rank=0 if len(caches) > 1 else 2),
         "layers": Column("GPU layers", right=True, rank=4),
         "gpu": Column("GPU GiB", right=True),
         "ram": Column("RAM GiB", right=True, rank=3 if gpus else 0),
-        "loss": Column("Loss", rank=1),
+        "loss": Column("Loss", rank=1 if across else 2),
         "evidence": Column("Published score"),
         "speed": Column("tokens/s", right=True),
         "score": Column("Score", right=True, rank=6),
-        "verdict": Column("Verdict", rank=2 if across else 1),
+        "verdict": Column("Fits", rank=2 if across else 1),
     }
     unwanted = {"layers", "gpu"} if not gpus else set()
     unwanted |= set() if across else {"model"}
     unwanted |= {"kv", "ram", "verdict"} if report.use_case else {"evidence"}
     keys = [key for key in columns if key not in unwanted]
-    rows = [_row(plan) for plan in report.plans[:shown]]
     tones: list[Tone] = ["strong"]
     return Table(
         [columns[key] for key in keys],
@@ -164,7 +165,7 @@ def _table(report: RecommendReport, shown: int) -> Table:
 
 
 def _row(plan: RankedPlan) -> dict[str, str]:
-    config = plan.config
+    config, words = plan.config, plan.verdict_words.replace("the CPU", "CPU")
     gpu = sum(device.total_bytes for device in plan.memory.gpus)
     return {
         "#": str(plan.rank),
@@ -179,7 +180,7 @@ def _row(plan: RankedPlan) -> dict[str, str]:
         "evidence": _evidence(plan),
         "speed": views.speed_text(plan.speed),
         "score": f"{plan.score:.2f}",
-        "verdict": plan.verdict_words,
+        "verdict": "on GPU" if words == "fits" else words.removeprefix("fits, "),
     }
 
 

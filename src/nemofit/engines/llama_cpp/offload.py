@@ -184,7 +184,7 @@ class Solver:
         return None
 
     def _dealt(self, step: Step, counts: Sequence[int]) -> RunConfig:
-        split = self.config.tensor_split or tuple(map(float, counts))
+        split = self.config.tensor_split or tuple(counts)
         return self.config.replace(
             gpu_layers=step[0],
             cpu_moe_layers=step[1],
