@@ -88,7 +88,11 @@ def source_of(model: ModelSpec, quant: str | None, imatrix: bool | None) -> Sour
 
 def _own_file(model: ModelSpec, quant: str | None, imatrix: bool | None) -> Source:
     if model.checkpoint is not None:
-        return Source(Weights(missing=model.source), bool(imatrix))
+        notes = list(model.notes)
+        if model.checkpoint.quantization is not None:
+            notes.append("the loss of the file type comes on top of what that has lost")
+        note = "; ".join(notes) or None
+        return Source(Weights(missing=model.source), bool(imatrix), None, note)
     if quant is None or quant == model.file_type:
         return Source(_weights(model), bool(imatrix), _ollama_name(model))
     from nemofit.formats.hub_files import is_model, tag_of
