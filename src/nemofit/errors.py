@@ -4,7 +4,7 @@
     ├── UsageError          2  a mistake in the command line or in an argument
     ├── DoesNotFitError     3  a definite no: nothing fits, or no plan meets the constraints
     ├── UnknownNameError    4  a model, quantization or card that is not known, with near misses
-    ├── HardwareError       5  the hardware or the engine could not be read
+    ├── HardwareError       5  hardware, an engine, a server or a store could not be read
     └── DataError           2  a catalog, machine or model file that is broken
 
 Every message is one line that says what happened with the values; ``hint`` is one line that says
@@ -96,7 +96,7 @@ class UnknownNameError(NemofitError, LookupError):
 
 
 class HardwareError(NemofitError):
-    """The hardware or an engine could not be read."""
+    """The hardware, an engine, a server or a store of models could not be read."""
 
     exit_code = 5
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -52,6 +53,7 @@ class Handler(BaseHTTPRequestHandler):
             self.say(404, {}, b"no such file")
 
     do_HEAD = do_GET
+    do_CONNECT = do_GET
 
     @property
     def asked(self) -> tuple[int, int]:
@@ -98,11 +100,16 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serve() -> Iterator[Site]:
-    """A site on a free port; it ends with the block, also for those who still wait."""
+def serve(context: ssl.SSLContext | None = None) -> Iterator[Site]:
+    """A site on a free port, with TLS where there is a context; it ends with the block, also for
+    those who still wait."""
     site = Site()
     server = Server(("127.0.0.1", 0), type("H", (Handler,), {"site": site}))
-    site.url = f"http://127.0.0.1:{server.server_port}"
+    if context is not None:
+        server.socket = context.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
+    site.url = f"http{'s' if context else ''}://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
