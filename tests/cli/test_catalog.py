@@ -171,3 +171,23 @@ def test_a_model_that_is_not_known(say: Say) -> None:
     said = say("catalog", "show", "nemotrom")
     assert said.code == 4
     assert "nemotron-70b" in said.err
+
+
+def test_files_on_this_disk_are_compared_with_the_entries_of_their_name(
+    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LM Studio's directory: one file as the catalog says, one of another shape, one unknown."""
+    models = Path.home() / ".lmstudio" / "models" / "maker" / "repo"
+    models.mkdir(parents=True)
+    small_file(models).rename(models / "smollm2-135m-Q4_0.gguf")
+    small_file(models).rename(models / "smollm2-360m-Q4_0.gguf")
+    small_file(models)
+    for variable in ("HF_HOME", "HF_HUB_CACHE", "OLLAMA_MODELS", "LLAMA_CACHE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.chdir(tmp_path)
+    said = say("catalog", "check", "--json")
+    assert said.code == 3
+    compared = {row["model"]: row["differences"] for row in said.json["compared"]}
+    assert set(compared) == {"smollm2-135m", "smollm2-360m"}
+    assert compared["smollm2-135m"] == []
+    assert {"key", "tensor"} == {d["what"] for d in compared["smollm2-360m"]}

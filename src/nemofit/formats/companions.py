@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from nemofit.catalog.ggml import ggml_types
 from nemofit.catalog.model import Companion, ModelSpec, Tensor, Value
-from nemofit.errors import DataError
+from nemofit.errors import DataError, NemofitError
 
 from .load import headers_at
 from .near import companions_near
@@ -117,10 +117,10 @@ def projector_of(model: ModelSpec, places: Places) -> Attachment | None:
 
 
 def _opened(companion: Companion, places: Places) -> Attachment | None:
-    """A companion's header; None for a file that only has the name of one."""
+    """A companion's header; None for a file that only has the name of one, or out of reach."""
     try:
         found = read_attachment(companion.ref, places)
-    except DataError:
+    except NemofitError:
         return None
     return found if found.kind == "projector" else None
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nemofit.catalog import personal, store
-from nemofit.errors import UnknownNameError, UsageError
+from nemofit.errors import NemofitError, UnknownNameError, UsageError
 
 from .. import catalog_reports as c
 from .. import catalog_views as views
@@ -192,17 +192,35 @@ def _check(options: Options) -> Answer:
 
     for card in all_models():
         card.spec()
-    compared = tuple(_compare(path, options.entry_name) for path in _files(options))
+    compared, notes = _compared(options)
     differs = any(row.differences for row in compared)
     report = c.CatalogCheckReport(
         files=tuple(files), compared=compared, verdict="differs" if differs else "same"
     )
-    return Answer(report, lambda: views.checked(report), exit_code=_DIFFERS if differs else 0)
+    code = _DIFFERS if differs else 0
+    return Answer(report, lambda: views.checked(report), exit_code=code, notes=notes)
 
 
-def _files(options: Options) -> tuple[str, ...]:
-    """The file that was named."""
-    return (options.name,) if options.name else ()
+def _compared(options: Options) -> tuple[tuple[c.ComparedRecord, ...], tuple[str, ...]]:
+    """The file that was named beside its entry; without one, every file on this disk whose own
+    name is that of an entry."""
+    if options.name:
+        return (_compare(options.name, options.entry_name),), ()
+    from nemofit.formats.local import local_models
+    from nemofit.formats.places import Places
+
+    models, notes = local_models(Places.here())
+    found = []
+    for model in models:
+        if model.kind == "model" and model.error is None and model.places:
+            try:
+                compared = _compare(model.places[0].ref, None)
+            except NemofitError as error:  # it changed since it was listed
+                notes.append(f"{model.id}: {error.message}")
+                continue
+            if compared.model is not None:
+                found.append(compared)
+    return tuple(found), tuple(notes)
 
 
 def _compare(ref: str, name: str | None) -> c.ComparedRecord:
