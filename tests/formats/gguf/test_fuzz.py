@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from benchmarks.accuracy.sparse import cut
 from benchmarks.fuzz.gguf import SPARSE, answer
 from benchmarks.fuzz.mutate import mutant, parts
 from benchmarks.fuzz.seeds import seeds
@@ -13,6 +15,8 @@ from benchmarks.fuzz.spots import Layout
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from nemofit.catalog.models import find_model
+from nemofit.engines.llama_cpp import estimate_memory
 from nemofit.errors import DataError
 from nemofit.formats.gguf.reader import read_gguf
 
@@ -87,3 +91,12 @@ def test_arrays_of_arrays_are_refused(tmp_path: Path, depth: int) -> None:
     path.write_bytes(data)
     with pytest.raises(DataError, match="a value of type 9 in 'deep'"):
         read_gguf(path)
+
+
+@pytest.mark.parametrize("name", ["glm-5", "deepseek-v4-flash"])
+def test_an_indexer_without_a_width_is_refused(name: str) -> None:
+    """Found by fuzzing: a rotation was looked for in a key of no elements, without an end."""
+    model = cut(find_model(name).spec(), 4)
+    metadata = {k: v for k, v in model.metadata.items() if k != "attention.indexer.key_length"}
+    with pytest.raises(DataError, match="do not make a"):
+        estimate_memory(replace(model, metadata=metadata), quant="Q8_0", n_gpus=1)

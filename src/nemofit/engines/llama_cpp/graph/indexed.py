@@ -51,7 +51,13 @@ class KeyCache(Attention):
 
 
 def hadamard(width: int) -> T:
-    """The largest rotation by which a width divides."""
+    """The largest rotation by which a width divides.
+
+    Raises:
+        ArithmeticError: Everything divides a width of nothing.
+    """
+    if width < 1:
+        raise ArithmeticError(f"a key of width {width}")
     n = 64
     while width % (2 * n) == 0:
         n *= 2
