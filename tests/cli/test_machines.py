@@ -59,6 +59,32 @@ def test_only_the_exact_name_is_the_saved_machine(say: Say, tmp_path: Path) -> N
     assert not list(tmp_path.rglob("*.part"))
 
 
+def test_a_file_of_the_same_name_is_reached_by_its_path(
+    say: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say("probe", "--machine", TWO_CARDS, "--save", "office")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "office").write_text(
+        json.dumps(say("probe", "--json", "--machine", "8 GiB RAM").json)
+    )
+    assert len(say("probe", "--json", "--machine", "office").json["gpus"]) == 2
+    assert say("probe", "--json", "--machine", "./office").json["gpus"] == []
+
+
+def test_names_from_files_move_no_cursor(say: Say, tmp_path: Path) -> None:
+    """A process may call itself what it likes; a terminal must not obey it."""
+    machine = say("probe", "--json", "--machine", "RTX 3090 8 GiB free").json
+    machine["gpus"][0]["name"] = "card \x1b[2J"
+    machine["gpus"][0]["holders"] = [{"pid": 1, "name": "x\x1b]0;title\x07\x9b", "bytes": 4 << 30}]
+    machine["host"]["cpu"] = "cpu \x1b[31m"
+    file = tmp_path / "machine.json"
+    file.write_text(json.dumps(machine))
+    for command in (("probe",), ("check", "llama-3.2-1b", "-c", "512")):
+        said = say(*command, "--machine", str(file))
+        assert not set(said.out + said.err) & set("\x1b\x07\x9b")
+        assert "x?]0;title" in said.out
+
+
 @pytest.mark.parametrize(
     "name",
     ["", "../x", "a/b", "a\\b", ".hidden", "-", "x.json", "x" * 65, "nul", "COM1.x", "a b", "ä"],

@@ -87,6 +87,14 @@ class Command:
 Block = Line | Table | Bars | Curve | Command
 
 
+_CONTROLS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "?")
+
+
+def plain(text: str) -> str:
+    """Text without what a terminal would obey: names come from files and from other programs."""
+    return text.translate(_CONTROLS)
+
+
 def write(text: str, stream: TextIO | None = None) -> None:
     """Write text to stdout (or ``stream``) and make sure it arrived.
 
@@ -174,7 +182,7 @@ class Live:
 def talk(text: str) -> None:
     """Say something beside the data, on stderr; silence where nobody can hear it."""
     try:
-        write(text + "\n", sys.stderr)
+        write(plain(text) + "\n", sys.stderr)
     except OSError:
         return
 
@@ -284,7 +292,7 @@ def _render(block: Line | Table | Bars | Curve, console: Console) -> list[Render
     from rich.text import Text
 
     if isinstance(block, Line):
-        return [Text(block.text, style=_STYLES[block.tone], overflow="fold")]
+        return [Text(plain(block.text), style=_STYLES[block.tone], overflow="fold")]
     if isinstance(block, Table):
         return [_table(block, console.width)]
     if isinstance(block, Curve):
@@ -332,7 +340,7 @@ def _table(block: Table, width: int) -> RenderableType:
         )
     for number, row in enumerate(block.rows):
         tone = block.tones[number] if block.tones else "plain"
-        table.add_row(*(Text(row[i]) for i in kept), style=_STYLES[tone] or None)
+        table.add_row(*(Text(plain(row[i])) for i in kept), style=_STYLES[tone] or None)
     return table
 
 
@@ -351,9 +359,9 @@ def _bars(block: Bars, console: Console) -> list[RenderableType]:
     length = max(10, min(60, console.width - label - text - 6))
     lines: list[RenderableType] = []
     for bar in block.bars:
-        line = Text(bar.label.ljust(label) + "  [", overflow="fold")
+        line = Text(plain(bar.label).ljust(label) + "  [", overflow="fold")
         _fill(line, bar, length, glyphs, empty)
-        line.append("]  " + bar.text, style=_STYLES["bad"] if _over(bar) else "")
+        line.append("]  " + plain(bar.text), style=_STYLES["bad"] if _over(bar) else "")
         lines.append(line)
     key = Text(" " * (label + 3), style="dim")
     for glyph, colour, name in zip(glyphs, _COLOURS, block.legend, strict=False):

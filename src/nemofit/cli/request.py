@@ -83,16 +83,16 @@ def machine_of(options: Options) -> Machine:
         return with_measured(probe_machine())
     if spec == "-":
         return _from_stdin()
-    path = Path(spec).expanduser()
-    if spec.endswith(".json") or _is_file(path):
-        from nemofit.machine.file import read_machine
-
-        return read_machine(path)
     from . import profiles
 
     saved = profiles.load(spec, options.catalog)
     if saved is not None:
         return saved
+    path = Path(spec).expanduser()
+    if spec.endswith(".json") or _is_file(path):
+        from nemofit.machine.file import read_machine
+
+        return read_machine(path)
     from nemofit.machine import parse_machine
 
     try:

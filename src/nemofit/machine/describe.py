@@ -111,7 +111,8 @@ def _host(host: Host, shared: bool) -> Iterator[str]:
 
 
 def _processor(name: str) -> str:
-    plain = " ".join(re.sub(r"[,;+]+", " ", name).split())[:200]
+    printable = "".join(c if c.isprintable() else " " for c in name)
+    plain = " ".join(re.sub(r"[,;+]+", " ", printable).split())[:200]
     try:
         host = parse_machine(plain).host
     except NemofitError:
