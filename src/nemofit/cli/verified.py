@@ -57,8 +57,9 @@ def verdict(compared: Sequence[VerifiedFigure]) -> tuple[Verdict, str]:
         return "not-compared", "not compared: see the note"
     off = [f for f in known if not f.agrees]
     if not off:
-        same = all(map(_is_same, known))
-        return "agrees", f"the engine agrees{' to the last digit it prints' if same else ''}"
+        same = " to the last digit it prints" if all(map(_is_same, known)) else ""
+        part = f" in {len(known)} of {len(compared)} figures" if len(known) < len(compared) else ""
+        return "agrees", f"the engine agrees{part}{same}"
     worst = max(off, key=lambda f: abs((f.predicted or 0) - (f.engine or 0)))
     return (
         "differs",

@@ -211,6 +211,18 @@ def changed(changes: Sequence[ChangeRecord], nearest: str | None = None) -> Iter
         yield Line(f"- {change.text}")
 
 
+def speed_words(speed: SpeedRecord) -> str:
+    """The range with its middle, where it comes from, and what limits it."""
+    decode, prefill = speed.decode_tokens_per_second, speed.prefill_tokens_per_second
+    likely = "" if plain(decode.low) == plain(decode.high) else f", likely {plain(decode.likely)}"
+    full = speed.full_context_decode_tokens_per_second
+    filled = f"{range_text(full)} with the context full, " if full else ""
+    return (
+        f"{speed_text(speed)} tokens per second{likely} ({BASES[speed.basis]}), {filled}"
+        f"prompts {plain(prefill.low)}-{plain(prefill.high)}; {speed.limit}"
+    )
+
+
 def facts(plan: PlanRecord) -> Sequence[Block]:
     """Speed and quality in words."""
     lines: list[Block] = []
@@ -218,15 +230,7 @@ def facts(plan: PlanRecord) -> Sequence[Block]:
     if speed is None:
         lines.append(Line(f"speed: {plan.speed_note}"))
     else:
-        prefill = speed.prefill_tokens_per_second
-        full = speed.full_context_decode_tokens_per_second
-        filled = f"{range_text(full)} with the context full, " if full else ""
-        lines.append(
-            Line(
-                f"speed: {speed_text(speed)} tokens per second ({BASES[speed.basis]}), {filled}"
-                f"prompts {plain(prefill.low)}-{plain(prefill.high)}; {speed.limit}"
-            )
-        )
+        lines.append(Line(f"speed: {speed_words(speed)}"))
     quality = plan.quality
     if quality.kl_divergence is None:
         lines.append(Line(f"quality loss: not known, {quality.note}"))

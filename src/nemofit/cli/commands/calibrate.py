@@ -324,8 +324,8 @@ def _view(report: CalibrateReport) -> Iterable[Block]:
     for d in report.devices:
         where = report.host if d.device == "host" else d.device
         yield Line(
-            f"{where}: {d.read:.0%} of the bandwidth expected of it, {d.arithmetic:.0%} of the "
-            f"arithmetic, {d.overhead:.0%} of the time beside"
+            f"{where}: {_percent(d.read)} of the bandwidth expected of it, "
+            f"{_percent(d.arithmetic)} of the arithmetic, {_percent(d.overhead)} of the time beside"
         )
     for note in report.notes:
         yield Line(f"note: {note}", "quiet")
@@ -337,3 +337,7 @@ def _view(report: CalibrateReport) -> Iterable[Block]:
 
 def _now() -> str:
     return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _percent(factor: float) -> str:
+    return f"{100 * factor:.0f} %"

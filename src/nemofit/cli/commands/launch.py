@@ -111,7 +111,7 @@ def _told(plan: PlanRecord, download: Download | None) -> Iterator[str]:
     )
     yield f"{plan.model.name}, {plan.quant.id}, {plan.verdict_words}: {devices}"
     if plan.speed is not None:
-        yield f"speed: {views.speed_text(plan.speed)} tokens per second"
+        yield f"speed: {views.speed_words(plan.speed)}"
     yield from plan.notes
     if plan.model.licence:
         yield f"licence: {plan.model.licence}"
