@@ -60,6 +60,13 @@ def gemma3(path: Path, width: int = 2560) -> Path:
     return write(path, _pairs("gemma3", 896, 1152, 4304, 27, width, "gelu"), rows)
 
 
+def tiny(path: Path, width: int) -> Path:
+    """A projector of one small block, for a server that has to send it."""
+    rows = _encoder(64, 128, 1, is_gated=False, has_bias=False)
+    rows.append(("mm.input_projection.weight", (width, 64), "F16"))
+    return write(path, _pairs("gemma3", 56, 64, 128, 1, width, "gelu"), rows)
+
+
 def pixtral(path: Path, width: int = 5120) -> Path:
     """The projector of Mistral Small 3.2: 24 gated blocks, images of any size."""
     rows = _encoder(1024, 4096, 24, is_gated=True, has_bias=False)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from benchmarks.accuracy import attachments
 from command_lines import NO_CARD, Say
 from tests.formats.hubs import publish
 from tests.formats.hubs import store as cached
@@ -166,3 +167,25 @@ def test_what_is_broken_or_there_twice_is_told(
     assert "2 on this disk" in said.out
     assert "broken: cut.gguf: cut.gguf is cut off" in said.out
     assert f"lies here 2 times, also as {snapshot}/Tiny-Q8_0.gguf" in said.out
+
+
+def test_a_projector_of_the_repository_is_counted(
+    say: Say, site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: dict[str, bytes]
+) -> None:
+    """``-hf`` loads it unasked, so nothing has to be said; left out, the command says so."""
+    hub_installed(monkeypatch, tmp_path)
+    projector = attachments.tiny(tmp_path / "p.gguf", 576).read_bytes()
+    repo = "maker/Seeing-GGUF"
+    publish(site, repo, {"Tiny-Q8_0.gguf": data["Q8_0"], "mmproj-Tiny-F16.gguf": projector})
+    plan = say("plan", f"hf:{repo}:Q8_0", *HERE, "--json").json
+    [found] = plan["companions"]
+    assert found["name"] == "mmproj-Tiny-F16.gguf"
+    assert found["file_bytes"] == len(projector)
+    assert "mmproj" not in plan["command"]
+    bare = say("plan", f"hf:{repo}:Q8_0", *HERE, "--mmproj", "none", "--json").json
+    assert bare["companions"] == []
+    assert "--no-mmproj" in bare["command"]
+    assert (
+        "--no-mmproj"
+        in say("recommend", "-m", f"hf:{repo}:Q8_0", *HERE, "--json").json["plans"][0]["command"]
+    )
