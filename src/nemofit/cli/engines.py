@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from nemofit.catalog.model import ModelSpec
+from nemofit.errors import UsageError
 from nemofit.machine.records import Machine
 from nemofit.planner.records import EnginePlan
 
@@ -163,10 +164,30 @@ def installed(
     if engine != "llama.cpp":
         return (None if engine == "transformers" else find_program(engine)), {}
     from nemofit.engines.llama_cpp.flags import read_help
-    from nemofit.engines.llama_cpp.launch import PROGRAMS
     from nemofit.probe.program_help import program_help
 
-    path = find_program(program or PROGRAMS[0])
+    name, path = program_of(program)
+    path = path or find_program(name)
     if path is None:
         return None, {}
     return path, read_help(program_help(path, cache))
+
+
+def program_of(said: str | None) -> tuple[str, str | None]:
+    """A program of llama.cpp by its name, and its path where that was said: of it or its directory.
+
+    Raises:
+        UsageError: Not one of llama.cpp's programs, or not there.
+    """
+    from nemofit.engines.llama_cpp.launch import PROGRAMS
+
+    if said is None or said in PROGRAMS:
+        return said or PROGRAMS[0], None
+    place = Path(said).expanduser()
+    if place.is_dir():
+        place = place / PROGRAMS[0]
+    if place.stem not in PROGRAMS:
+        raise UsageError(f"program {said!r:.80} is not known", "one of: " + ", ".join(PROGRAMS))
+    if not place.is_file():
+        raise UsageError(f"there is no {place}", "name a program of llama.cpp, or its directory")
+    return place.stem, str(place)

@@ -52,6 +52,7 @@ class Options:
     directory: str | None = None
     format: str | None = None
     port: str | None = None
+    run: bool = False
     what: str | None = None
     name: str | None = None
     local: bool = False
@@ -262,6 +263,7 @@ OPTIONS: dict[str, Option] = {
         field="program",
     ),
     "port": Option("Where the server listens.", ("--port",), "N"),
+    "run": Option("Run it here after showing it, and watch it load.", ("--run",)),
     "what": Option("models, quants, gpus, engines or machines.", (), "WHAT", complete="lists"),
     "name": Option("A command; without it: their names.", (), "[NAME]", complete="schemas"),
     "program": Option(

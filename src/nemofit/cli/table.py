@@ -113,6 +113,7 @@ COMMANDS: dict[str, Entry] = {
             "launch_program",
             "port",
             "launch_directory",
+            "run",
             *_MACHINE,
             *_ALWAYS,
         ),

@@ -8,11 +8,11 @@ from pathlib import Path
 from nemofit.errors import DoesNotFitError, UsageError
 from nemofit.machine.records import Machine
 from nemofit.planner.downloads import Download, download_of
-from nemofit.planner.launching import Order, check_format, formats, make
+from nemofit.planner.launching import Artifact, Order, check_format, formats, make
 from nemofit.planner.records import EnginePlan
 from nemofit.units import gib
 
-from .. import engines, records, request, views
+from .. import engines, output, records, request, running, views
 from ..answer import Answer
 from ..contract import PlanRecord
 from ..environment import cache_directory, prepare
@@ -33,6 +33,8 @@ def answer(options: Options) -> Answer:
     """
     prepare(options.catalog)
     engine = request.engine_of(options)
+    if options.run:
+        running.check(options, engine)
     format = options.format or formats(engine)[0]
     check_format(engine, format)
     port = _port(options.port)
@@ -46,7 +48,7 @@ def answer(options: Options) -> Answer:
         plan=plan,
         machine=machine,
         format=format,
-        program=options.program,
+        program=_program(options, engine),
         port=port,
         path=path,
         known=known,
@@ -66,8 +68,26 @@ def answer(options: Options) -> Answer:
         notes=artifact.notes,
         plan=PlanRecord(**records.plan_fields(plan, engine)),
     )
+    if options.run:
+        return _ran(artifact, order, tuple(_told(report.plan, download)))
     told = (*_told(report.plan, download), *artifact.notes)
     return Answer(report, None, notes=told, artifact=artifact.text)
+
+
+def _program(options: Options, engine: str) -> str | None:
+    """The program's name; None: the engine's usual one."""
+    if options.program is None or engine != "llama.cpp":
+        return options.program
+    return engines.program_of(options.program)[0]
+
+
+def _ran(artifact: Artifact, order: Order, told: tuple[str, ...]) -> Answer:
+    """Show, then run until it ends."""
+    for note in (*told, *artifact.notes):
+        output.talk(f"note: {note}")
+    output.write_artifact(artifact.text)
+    running.run(artifact, order)
+    return Answer(None, None, artifact="")
 
 
 def _asked(options: Options) -> Path | None:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from nemofit.errors import HardwareError, UsageError
+from nemofit.planner.records import EnginePlan, Plan
 from nemofit.planner.single import single
 from nemofit.probe.processes import running
 from nemofit.probe.usage import Sample, Sampler, sample_until
@@ -34,7 +35,7 @@ _HOST, _MAPPED = "RAM allocated", "RAM mapped"
 
 
 @dataclass(slots=True)
-class _Course:
+class Course:
     """All looks so far."""
 
     pid: int
@@ -123,7 +124,7 @@ def answer(options: Options) -> Answer:
     try:
         with scratch.ending_like_ctrl_c():
             pid = _pid(options.target, seconds)
-            course = _Course(pid, planned)
+            course = Course(pid, planned)
             ended = _follow(course, seconds, interval, options.json, notes)
     except KeyboardInterrupt:
         if course is None:
@@ -146,7 +147,7 @@ def answer(options: Options) -> Answer:
 
 
 def _follow(
-    course: _Course, seconds: float, interval: float, as_json: bool, notes: list[str]
+    course: Course, seconds: float, interval: float, as_json: bool, notes: list[str]
 ) -> str:
     sampler = Sampler(course.pid)
     notes += sampler.notes
@@ -183,13 +184,18 @@ def _planned(options: Options) -> tuple[dict[str, int], list[str]]:
     plan, _ = single(
         request.model_of(options), request.machine_of(options), request.goal_of(options)
     )
+    return planned_bytes(plan), []
+
+
+def planned_bytes(plan: EnginePlan) -> dict[str, int]:
+    """A plan's bytes by the names that are looked at."""
     out = {f"GPU {i}": gpu.total_bytes for i, gpu in enumerate(plan.memory.gpus)}
-    host, mapped = plan.memory.host, plan.config.mmap
+    host, mapped = plan.memory.host, isinstance(plan, Plan) and plan.config.mmap
     out[_HOST] = host.total_bytes - (host.weights_bytes if mapped else 0)
     out["RAM resident"] = host.total_bytes
     if mapped:
         out[_MAPPED] = host.weights_bytes
-    return out, []
+    return out
 
 
 def _pid(target: str | None, seconds: float) -> int:
@@ -243,7 +249,7 @@ def _writable(path: str) -> str:
     return path
 
 
-def _draw(path: str, course: _Course) -> None:
+def _draw(path: str, course: Course) -> None:
     text = chart.draw(course.series(), f"Memory of process {course.pid}")
     try:
         with open(path, "w", encoding="utf-8") as file:
