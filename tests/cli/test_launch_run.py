@@ -19,7 +19,6 @@ from nemofit.catalog.filetypes import tensor_types
 from nemofit.catalog.models import find_model
 from nemofit.formats.gguf.writer import write_sparse
 
-
 BUILT = programs()  # before the tests move the cache
 
 
