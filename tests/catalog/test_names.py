@@ -57,6 +57,13 @@ def test_near_misses_are_ids_best_first() -> None:
     assert {"llama-3.1-70b", "llama-3.1-8b"} <= set(near_misses("llama-3.1", MODELS))
 
 
+def test_a_short_name_is_near_to_names_with_that_word() -> None:
+    names = {"deepseek-r1": ["deepseek-r1:671b"], "r1-distill-qwen-7b": [], "command-r": []}
+    assert near_misses("R1", names) == ["deepseek-r1", "r1-distill-qwen-7b"]
+    assert near_misses("r", names) == ["command-r"]
+    assert near_misses("x1", names) == []
+
+
 def test_an_ambiguous_name_lists_its_matches() -> None:
     names = {"rtx-3060-12gb": ["RTX 3060"], "rtx-3060-8gb": ["rtx3060"]}
     with pytest.raises(UnknownNameError) as e:

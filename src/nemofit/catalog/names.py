@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
@@ -14,6 +15,7 @@ from ..errors import UnknownNameError
 
 NEAR: Final = 5
 """Near misses shown at most."""
+_WORDS: Final = re.compile(r"[^a-z0-9.]+")
 LONGEST: Final = 100
 """Characters of what was asked that are looked at; no name is longer."""
 
@@ -56,14 +58,20 @@ def resolve(kind: str, asked: str, names: Mapping[str, Iterable[str]]) -> str:
 
 
 def near_misses(asked: str, names: Mapping[str, Iterable[str]]) -> list[str]:
-    """Ids whose names resemble ``asked``, best first: those that contain it, then by likeness."""
+    """Ids whose names resemble ``asked``, best first: those that contain it, then by likeness.
+
+    One or two characters have to be a word of the name: ``r1`` is in ``deepseek-r1``.
+    """
     wanted = plain(asked[:LONGEST])
     if not wanted:
         return []
+    if len(wanted) <= 2:
+        found = [i for i in names if wanted in _WORDS.split(i.casefold())]
+        return sorted(found, key=lambda i: (len(_WORDS.split(i)), i))[:NEAR]
     by_name: dict[str, list[str]] = {}
     for i, name in _pairs(names):
         by_name.setdefault(plain(name), []).append(i)
-    containing = sorted((n for n in by_name if len(wanted) > 2 and wanted in n), key=len)
+    containing = sorted((n for n in by_name if wanted in n), key=len)
     from difflib import get_close_matches
 
     close = get_close_matches(wanted, by_name, n=4 * NEAR, cutoff=0.6)

@@ -37,5 +37,10 @@ def visibility(cards: Sequence[Gpu], used: Sequence[Gpu]) -> dict[str, str]:
 
 
 def _indices(cards: Sequence[Gpu], used: Sequence[Gpu]) -> list[str]:
-    places = {id(gpu): i for i, gpu in enumerate(cards)}
-    return [str(places.get(id(gpu), 0) if gpu.index is None else gpu.index) for gpu in used]
+    """The cards' numbers; equal cards of a description may be one record, met again further on."""
+    found, at = [], 0
+    for gpu in used:
+        at = next((i for i in range(at, len(cards)) if cards[i] is gpu), at)
+        found.append(str(at if gpu.index is None else gpu.index))
+        at += 1
+    return found
