@@ -76,6 +76,22 @@ def test_every_choice_of_cards_is_no_faster() -> None:
             assert len(found.config.devices) == min(map(len, speeds))
 
 
+def test_the_faster_card_gets_what_it_can_hold() -> None:
+    """No split of the same layers that fits is faster, however the cards are ordered."""
+    model = find_model("qwen2.5-32b").spec()
+    for spec in ("RTX 4090, RTX 3060, 64 GiB RAM", "RTX 3060, RTX 4090, 64 GiB RAM"):
+        search = Search(model, parse_machine(spec), Goal(context=8192, quant="Q6_K"))
+        sizer, source = search.sizer, source_of(model, "Q6_K", None)
+        found = sizer.best("Q6_K", sizer.config(8192), source)
+        assert found is not None
+        assert found.config.gpu_layers == 65
+        for first in range(66):
+            config = found.config.replace(tensor_split=(first, 65 - first))
+            other = sizer.plan("Q6_K", config, source)
+            if other.fits:
+                assert found.tokens_per_second >= 0.99 * other.tokens_per_second
+
+
 def test_what_is_fixed_by_card_is_kept() -> None:
     """A split that the person set uses the cards that it names."""
     room = room_of(parse_machine("2x RTX 3090, 64 GiB RAM"), None, False)

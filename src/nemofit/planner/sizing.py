@@ -228,6 +228,7 @@ class Sizer:
             offers.host,
             tuple(gpus[d].architecture for d in cards),
             shared=[offers.shared[d] for d in cards],
+            speeds=[gpus[d].bandwidth_gb_s or 0.0 for d in cards],
             move_experts=self.goal.knobs.get("cpu_moe_layers") != 0,
         )
 

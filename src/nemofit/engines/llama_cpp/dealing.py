@@ -76,6 +76,7 @@ class Dealer:
         budgets: Bytes that each card offers.
         generations: As of :func:`.memory.estimate_memory`.
         split: Proportions that are fixed; None: any.
+        speeds: How fast each card reads; None: all alike.
     """
 
     def __init__(
@@ -85,10 +86,14 @@ class Dealer:
         budgets: Sequence[int],
         generations: Sequence[str | None] | None,
         split: tuple[float, ...] | None,
+        speeds: Sequence[float] | None = None,
     ) -> None:
         self.estimator, self.config, self.budgets, self.split = estimator, config, budgets, split
         self.units = estimator.blocks + 1
         self.n = len(budgets)
+        speeds = speeds or (1.0,) * self.n
+        alike = sorted(set(speeds))
+        self.groups = [[d for d, x in enumerate(speeds) if x == speed] for speed in alike]
         self.frame: Frame = estimator.frame(config, self.n, generations)
         model = estimator.model
         every: dict[tuple[Any, ...], Known] = model.memo.setdefault("buffers", {})
@@ -99,28 +104,35 @@ class Dealer:
         self._runs: dict[Hashable, Hashable] = model.memo.setdefault("runs", {})
 
     def deal(self, step: Step) -> list[int] | None:
-        """Units per card with the fullest one about as empty as can be; None: they do not fit."""
+        """Units per card, as few as can be on the slowest ones, and of equal ones with the fullest
+        about as empty as can be; None: they do not fit."""
         if self.split is not None:
             counts = self._fixed(step, self.split)
             return counts if self._fits(step, counts) else None
-        best = self._in_turn(step, 1.0)
+        shares = [1.0] * self.n
+        best = self._in_turn(step, shares)
         if best is None:
             return None
-        low, high = 0.0, 1.0
-        for _ in range(_HALVINGS if self.n > 1 else 0):
-            middle = (low + high) / 2
-            closer = self._in_turn(step, middle)
-            if closer is None:
-                low = middle
-            else:
-                best, high = closer, middle
+        for group in self.groups:
+            low, high = 0.0, 1.0
+            for _ in range(_HALVINGS if self.n > 1 else 0):
+                middle = (low + high) / 2
+                closer = self._in_turn(
+                    step, [middle if d in group else shares[d] for d in range(self.n)]
+                )
+                if closer is None:
+                    low = middle
+                else:
+                    best, high = closer, middle
+            for d in group:
+                shares[d] = high
         return best
 
     def possible(self, step: Step) -> bool:
         """Whether the units of a step can be dealt at all."""
         if self.split is not None:
             return self._fits(step, self._fixed(step, self.split))
-        return self._in_turn(step, 1.0) is not None
+        return self._in_turn(step, [1.0] * self.n) is not None
 
     def needs(self, step: Step, counts: Sequence[int]) -> list[int]:
         """Bytes on each card, known or guessed."""
@@ -156,10 +168,10 @@ class Dealer:
     def _fits(self, step: Step, counts: Sequence[int]) -> bool:
         return all(n <= b for n, b in zip(self.needs(step, counts), self.budgets, strict=True))
 
-    def _in_turn(self, step: Step, share: float) -> list[int] | None:
+    def _in_turn(self, step: Step, shares: Sequence[float]) -> list[int] | None:
         """Give each card in turn as many units as fit in a share of its room."""
         counts, at = [], self._start(step[0])
-        for d in range(self.n):
+        for d, share in enumerate(shares):
             end = self._furthest(step, d, at, share)
             if end is None:
                 return None

@@ -96,6 +96,8 @@ class Solver:
 
     Args:
         shared: Per GPU, whether its memory is the host's; None: none is.
+        speeds: Per GPU, how fast it reads: the faster ones get as much as they can hold. None: all
+            alike, each filled to about the same share.
         move_experts: Experts may go to the host although their block does not.
     """
 
@@ -108,6 +110,7 @@ class Solver:
         generations: Sequence[str | None] | None = None,
         *,
         shared: Sequence[bool] | None = None,
+        speeds: Sequence[float] | None = None,
         move_experts: bool = True,
     ) -> None:
         self.estimator = estimator
@@ -122,7 +125,7 @@ class Solver:
             split = split_of(config, len(self.budgets))
         elif len(self.budgets) == 1:
             split = (1.0,)
-        self.dealer = Dealer(estimator, config, self.budgets, generations, split)
+        self.dealer = Dealer(estimator, config, self.budgets, generations, split, speeds)
 
     def memory(self, config: RunConfig) -> Memory:
         return self.estimator.memory(
