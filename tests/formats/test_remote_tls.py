@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import socket
 import ssl
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -79,9 +82,6 @@ def test_a_tunnel_through_a_proxy(
     site: Site, certificate: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """CONNECT first, then TLS to the server itself; the proxy's password goes to the proxy."""
-    import socket
-    import threading
-
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
     site.files["/m.gguf"] = WHOLE
     with serve() as proxy:
@@ -93,17 +93,17 @@ def test_a_tunnel_through_a_proxy(
                 handler.end_headers()
 
                 def forward() -> None:
-                    while data := there.recv(1 << 16):
-                        handler.connection.sendall(data)
+                    with contextlib.suppress(OSError):
+                        while data := there.recv(1 << 16):
+                            handler.connection.sendall(data)
 
                 thread = threading.Thread(target=forward, daemon=True)
                 thread.start()
-                try:
+                with contextlib.suppress(OSError):
                     while data := handler.connection.recv(1 << 16):
                         there.sendall(data)
-                except OSError:
-                    pass
-                there.shutdown(socket.SHUT_RDWR)
+                with contextlib.suppress(OSError):
+                    there.shutdown(socket.SHUT_RDWR)
                 thread.join()
             handler.close_connection = True
 
