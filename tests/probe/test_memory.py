@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from nemofit.probe import probe
 from nemofit.probe.host import read_host
 from nemofit.probe.memory import TABLE, read_modules
 from nemofit.probe.site import Site
@@ -133,5 +134,10 @@ def test_without_permission(site: MakeSite, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_without_tables(site: MakeSite) -> None:
-    """ARM boards, containers: nothing is said."""
-    assert read_modules(site()) == (None, None)
+    """ARM boards, containers."""
+    found, why = read_modules(site())
+    assert found is None
+    assert "no tables" in (why or "")
+    machine = probe(site())
+    assert machine.host.ram_bandwidth_gb_s is None
+    assert any("probe --measure" in n for n in machine.host.notes)

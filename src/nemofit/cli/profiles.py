@@ -23,7 +23,7 @@ NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _DEVICES: Final = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
 _MEASUREMENTS: Final = "ram-bandwidth.json"
 _MEASURED_LIMIT: Final = 1 << 20
-_NOTE: Final = "RAM bandwidth: measured"
+_ABOUT: Final = "RAM bandwidth: "
 
 
 def path_of(name: str, catalog: str | None) -> Path:
@@ -96,8 +96,8 @@ def with_measured(machine: Machine) -> Machine:
         return machine
     if not (isinstance(date, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", date)):
         return machine
-    note = f"{_NOTE} on {date} with {threads} threads (nemofit probe --measure)"
-    others = tuple(n for n in machine.host.notes if not n.startswith(_NOTE))
+    note = f"{_ABOUT}measured on {date} with {threads} threads (nemofit probe --measure)"
+    others = tuple(n for n in machine.host.notes if not n.startswith(_ABOUT))
     host = replace(
         machine.host,
         ram_bandwidth_gb_s=float(gb_s),

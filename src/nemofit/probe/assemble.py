@@ -167,6 +167,9 @@ def _without_card_memory(site: Site, host: Host, gpus: Sequence[Gpu]) -> Host:
 def _with_bandwidth(host: Host, gpus: Sequence[Gpu]) -> Host:
     """Where processor and card share one memory, the card's entry tells how fast it is."""
     rates = [g.bandwidth_gb_s for g in gpus if g.shared and g.card_id and g.bandwidth_gb_s]
-    if not rates:
+    if rates:
+        return replace(host, ram_bandwidth_gb_s=rates[0], ram_bandwidth_basis="published")
+    if host.ram_bandwidth_gb_s is not None:
         return host
-    return replace(host, ram_bandwidth_gb_s=rates[0], ram_bandwidth_basis="published")
+    note = "RAM bandwidth: the system does not tell it; nemofit probe --measure measures it"
+    return replace(host, notes=(*host.notes, note))

@@ -79,7 +79,7 @@ def _linux(site: Site, memory: dict[str, int]) -> Host:
         notes.append("physical cores: the kernel does not show the processor's topology")
     modules, why = read_modules(site)
     if why is not None:
-        notes.append(f"memory channels: {why}")
+        notes.append(f"RAM type, speed and channels: {why}")
     return Host(
         os="linux",
         os_version=_distribution(site),

@@ -56,15 +56,15 @@ class _Module:
 
 
 def read_modules(site: Site) -> tuple[Modules | None, str | None]:
-    """The modules, or why they are not known; (None, None): there are no such tables."""
+    """The modules, or why they are not known."""
     path = site.path(TABLE)
     try:
         with open(path, "rb") as f:
             table = f.read(_LIMIT)
     except PermissionError:
-        return None, "only root may read them; nemofit probe --measure tells the bandwidth"
+        return None, "only root may read the firmware's tables"
     except OSError:
-        return None, None
+        return None, "this system shows no tables of the firmware"
     modules = list(_modules(table))
     if not modules:
         return None, "the firmware's tables list no module"
