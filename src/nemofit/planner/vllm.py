@@ -81,7 +81,8 @@ class VllmSearch:
         """The smallest format on all cards although it does not fit, and why not.
 
         Raises:
-            UsageError: vLLM refuses every format or division on these cards.
+            UsageError: vLLM refuses what was asked for on these cards.
+            DoesNotFitError: It refuses every format or division on them.
         """
         refused: UsageError | None = None
         for checkpoint in sorted(self.checkpoints(), key=lambda c: c.format.weight_bits):
@@ -92,7 +93,14 @@ class VllmSearch:
                     refused = refused or error
                     continue
                 return plan, plan.account.refusal or "a card has too little memory"
-        raise refused or UsageError(f"vLLM runs no known checkpoint of {self.model.id} here")
+        asked = (self.goal.quant, self.goal.tensor_parallel, self.goal.pipeline_parallel)
+        if refused is None or asked == (None, None, None):
+            why = refused.message if refused else "no division suits these cards"
+            raise DoesNotFitError(
+                f"vLLM runs no known checkpoint of {self.model.id} here: {why}",
+                "another model, or --engine llama.cpp",
+            )
+        raise refused
 
     def checkpoints(self) -> list[_Checkpoint]:
         """What the hub has, each format once, in the order of the catalog; or the model itself.
