@@ -10,7 +10,6 @@ from pathlib import Path
 from nemofit.engines.llama_cpp.launch import file_tag
 from nemofit.probe.hub_cache import present
 
-from .checkpoints import CheckpointPlan
 from .records import EnginePlan, Plan
 from .sources import card_of, file_bytes
 
@@ -114,6 +113,8 @@ def size_of(plan: EnginePlan) -> int:
     """Bytes of the files that a plan loads."""
     if isinstance(plan, Plan):
         return file_bytes(plan.model, plan.quant, plan.weights_bytes)
+    from .checkpoints import CheckpointPlan
+
     return plan.file_bytes if isinstance(plan, CheckpointPlan) else plan.weights_bytes
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from nemofit.errors import UsageError
 from nemofit.machine.records import Machine
 from nemofit.planner.goal import Goal
 from nemofit.planner.ranking import Ranking
 from nemofit.planner.records import room_for
-from nemofit.planner.use_cases import LONG_CONTEXT, Row, by_use_case, check_use_case, reason_for
 
 from .. import engines, records, request, views
 from ..answer import Answer
@@ -18,6 +18,9 @@ from ..contract import EvidenceRecord, RankedPlan, RecommendReport
 from ..environment import cache_directory, personal_directory, prepare
 from ..options import Options
 from ..output import Block, Column, Line, Table, Tone, talk
+
+if TYPE_CHECKING:
+    from nemofit.planner.use_cases import Row
 
 _SHOWN_PLANS = 10
 _SHOWN_MODELS = 20
@@ -32,7 +35,7 @@ def answer(options: Options) -> Answer:
     prepare(options.catalog)
     engine, limit = request.engine_of(options), request.limit_of(options)
     if options.use_case is not None:
-        return _for_use(options, check_use_case(options.use_case), engine, limit)
+        return _for_use(options, options.use_case, engine, limit)
     machine = request.machine_of(options)
     ranking: engines.Ranked
     if options.model is None:
@@ -54,6 +57,9 @@ def answer(options: Options) -> Answer:
 
 def _for_use(options: Options, use_case: str, engine: str, limit: int | None) -> Answer:
     """Rank the catalog by published scores."""
+    from nemofit.planner.use_cases import LONG_CONTEXT, by_use_case, check_use_case, reason_for
+
+    use_case = check_use_case(use_case)
     if options.model is not None:
         raise UsageError("--use-case ranks models, and -m names one", "leave one of them out")
     machine, goal = request.machine_of(options), request.goal_of(options)
