@@ -145,13 +145,19 @@ def _figures(entries: store.Entries) -> Mapping[tuple[str, str], Sequence[_Figur
 
 def _spread(quant: str) -> tuple[float, float]:
     """Least and most of a file type's ratios, and 1; of all types where it has too few."""
-    ratios = store.derived("quants", _ratios)
-    own = ratios.get(quant, ())
-    if len(own) < ENOUGH:
-        everything = sorted(ratio for each in ratios.values() for ratio in each)
-        tenth = len(everything) // 10
-        own = (everything[tenth], everything[-1 - tenth]) if everything else ()
-    return min((1.0, *own)), max((1.0, *own))
+    spreads = store.derived("quants", _spreads)
+    return spreads.get(quant) or spreads[""]
+
+
+def _spreads(entries: store.Entries) -> Mapping[str, tuple[float, float]]:
+    ratios = _ratios(entries)
+    everything = sorted(ratio for each in ratios.values() for ratio in each) or [1.0]
+    tenth = len(everything) // 10
+    middle = everything[tenth : len(everything) - tenth]
+    own = {quant: each for quant, each in ratios.items() if len(each) >= ENOUGH}
+    return {
+        quant: (min(1.0, *each), max(1.0, *each)) for quant, each in {**own, "": middle}.items()
+    }
 
 
 def _ratios(entries: store.Entries) -> Mapping[str, Sequence[float]]:

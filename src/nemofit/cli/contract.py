@@ -8,7 +8,7 @@ raises it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from nemofit import __version__
@@ -380,12 +380,19 @@ class ErrorReport(Envelope):
 
 def to_json(value: Any) -> Any:
     """Turn records into what :mod:`json` writes; a float keeps six significant digits."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_json(getattr(value, f.name)) for f in fields(value)}
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is float:
+        return float(f"{value:.6g}")
+    names = getattr(kind, "__dataclass_fields__", None)
+    if names is not None:
+        return {name: to_json(getattr(value, name)) for name in names}
     if isinstance(value, dict):
         return {str(k): to_json(v) for k, v in value.items()}
     if isinstance(value, (tuple, list)):
         return [to_json(v) for v in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}")
     return value
+
+
+_PLAIN = frozenset({str, int, bool, type(None)})
