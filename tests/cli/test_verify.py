@@ -76,6 +76,21 @@ def test_a_file_that_lies_here_and_a_card_left_out(
     assert "the devices are rpc's, not cuda's as in the plan" in said.out
 
 
+def test_a_file_that_lies_elsewhere(engine: Engine, model_files: ModelFiles, say: Say) -> None:
+    """Its header is fetched, no weight is: the engine sees the shape and the types."""
+    from tests.formats.serving import serve
+
+    path = model_files.path(nemofit.load_model("smollm2-135m"), "Q4_K_M")
+    with serve() as site:
+        site.files["/m/smollm2-Q4_K_M.gguf"] = path.read_bytes()
+        url = f"{site.url}/m/smollm2-Q4_K_M.gguf"
+        said = say("verify", url, "-c", "4096", "--program", folder_of(engine), "--json")
+        sent = site.sent
+    assert said.code == 0, said
+    assert said.json["quant"] == "Q4_K_M" and said.json["verdict"] == "agrees"
+    assert sent < path.stat().st_size / 100
+
+
 def test_a_plan_for_two_cards_on_two_devices(
     engine: Engine, say: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +136,23 @@ def test_every_failure_is_one_line_and_leaves_nothing(
     assert not list(temporary.iterdir())
     if not message:
         assert "the engine differs: " in said.out
+
+
+def test_all_programs_in_one(engine: Engine, say: Say, tmp_path: Path) -> None:
+    """llama.cpp's installer brings ``llama`` alone, with the others as its words."""
+    program = tmp_path / "llama"
+    real = engine._programs["llama-fit-params"]
+    program.write_text(f'#!/bin/sh\n[ "$1" = fit-params ] || exit 9\nshift\nexec {real} "$@"\n')
+    program.chmod(0o755)
+    said = say("verify", *MODEL, "--machine", "32 GiB RAM", "--program", str(tmp_path), "--json")
+    assert said.code == 0, said
+    assert said.json["engine"]["program"] == f"{program} fit-params"
+
+
+def test_it_agrees_that_there_is_not_enough_room(engine: Engine, say: Say) -> None:
+    said = say("verify", "nemotron", "-q", "Q8_0", "--machine", "16 GiB RAM",
+               "--program", folder_of(engine))  # fmt: skip
+    assert (said.code, "and it does not fit" in said.out) == (3, True), said
 
 
 @pytest.mark.skipif(os.name != "posix", reason="a shell script stands in for the engine")
