@@ -169,6 +169,8 @@ def finished(plan: Plan) -> Plan:
         notes.append(f"Ollama's server needs {said}")
     if plan.config.cpu_moe_layers:
         notes.append("Ollama leaves to llama.cpp's fit which experts stay in RAM: about these")
+    if plan.weights.has_projector:
+        notes.append("Ollama loads the projector for images too, which is not counted here")
     size = file_bytes(plan.model, plan.quant, plan.weights_bytes)
     if plan.ollama_tag is None and plan.weights.repository and size > _SPLIT_ABOVE:
         notes.append("a file of this size is published in parts, which Ollama cannot pull")

@@ -101,6 +101,8 @@ def one(**changes: Any) -> dict[str, Any]:
         (file_bytes(one(shape=[1.5])), "says of tensor"),
         (file_bytes(one(shape=[1] * 40)), "impossible shape"),
         (file_bytes(one(dtype=3)), "says of tensor"),
+        (file_bytes(one(dtype="BF1\x8c6")), "impossible"),  # found by fuzzing: it stands in notes
+        (file_bytes(one(dtype="\x1b[2J")), "impossible"),
         (file_bytes(one(data_offsets=[0])), "says of tensor"),
         (file_bytes(one(data_offsets=[4, 12])), "leaves a hole"),
         (file_bytes(one(data_offsets=[8, 0], shape=[0])), "ends before it begins"),

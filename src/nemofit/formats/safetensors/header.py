@@ -228,7 +228,8 @@ class _Scanner:
             or len(place) != 2
         ):
             self._fail(f"says of tensor {_shown(name)} {value!r:.80}")
-        if len(shape) > MAX_RANK or min((*shape, *place)) < 0 or len(dtype) > 32:
+        is_word = dtype.isascii() and dtype.isprintable() and len(dtype) <= 32
+        if len(shape) > MAX_RANK or min((*shape, *place)) < 0 or not is_word:
             self._fail(f"gives tensor {_shown(name)} an impossible shape, place or dtype")
         return Entry(name, dtype, tuple(shape), *place)
 
