@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nemofit.engines.llama_cpp.launch import file_tag
-from nemofit.probe.hub_cache import present
 
 from .records import EnginePlan, Plan
 from .sources import card_of, file_bytes
@@ -69,6 +68,7 @@ def download_of(plan: EnginePlan, directory: Path | None) -> Download | None:
     free = None
     if directory is not None:
         from nemofit.probe import disk_free
+        from nemofit.probe.hub_cache import present
 
         free = disk_free(directory)
         if plan.engine == "ollama":
