@@ -111,7 +111,7 @@ def test_a_family_that_is_not_known_still_tells_its_bytes(tmp_path: Path) -> Non
     [
         ({"hidden_size": 32}, "elements in the files"),
         ({"num_hidden_layers": 3}, "nothing is stored for blk.2"),
-        ({"num_hidden_layers": 1_000_000}, "block_count is 1000000"),
+        ({"num_hidden_layers": 1_000_000}, "block_count is 1000000, not 1 to 512"),
         ({"num_hidden_layers": -1}, "num_hidden_layers is -1"),
         ({"num_hidden_layers": 0}, "block_count is 0"),
         ({"num_hidden_layers": None}, "lacks num_hidden_layers"),
@@ -124,6 +124,7 @@ def test_a_family_that_is_not_known_still_tells_its_bytes(tmp_path: Path) -> Non
         ({"architectures": [3]}, "names no architecture"),
         ({"architectures": None}, "names no architecture"),
         ({"architectures": ["\x1b[31mLlama"]}, "names no architecture"),
+        ({"num_experts_per_tok": 1 << 31}, "llama.expert_used_count is 2147483648, not 0 to 1024"),
         ({"num_attention_heads": 0}, "without a size"),
         ({"num_local_experts": 8, "num_experts_per_tok": 2}, "is no part of that family"),
     ],

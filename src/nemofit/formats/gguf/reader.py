@@ -222,11 +222,11 @@ def _metadata(header: Header, architecture: str, name: str) -> dict[str, Value]:
         if not all(map(_is_sound, value if isinstance(value, tuple) else (value,))):
             raise DataError(f"{name}: {full} is {value!r:.80}", "the file is damaged")
         metadata[key] = value
-    _check_sizes(metadata, prefix, name)
+    check_sizes(metadata, prefix, name)
     return metadata
 
 
-def _check_sizes(metadata: Mapping[str, Value], prefix: str, name: str) -> None:
+def check_sizes(metadata: Mapping[str, Value], prefix: str, name: str) -> None:
     """Refuse counts that llama.cpp refuses and that a loop over them would not survive."""
     for key, (least, most, default) in k.LIMITS.items():
         value = metadata.get(key, default)

@@ -26,7 +26,7 @@ from nemofit.catalog.checkpoint import (
 from nemofit.catalog.model import ModelSpec, Tensor
 from nemofit.catalog.shapes import tensors_of
 from nemofit.errors import DataError
-from nemofit.formats.gguf.reader import shown
+from nemofit.formats.gguf.reader import check_sizes, shown
 from nemofit.units import gb
 
 from .config import Config
@@ -132,6 +132,7 @@ def _checkpoint(folder: Folder, files: Iterable[str], c: Config | None) -> Check
 
 def _model(folder: Folder, c: Config, family: Family, stored: Checkpoint, id: str) -> ModelSpec:
     m = metadata_of(c, family)
+    check_sizes(m, family.architecture + ".", c.where)
     blocks = int(m["block_count"])  # type: ignore[arg-type]
     places = [place_of(t.name, blocks, family.architecture) for t in stored.tensors]
     appended = _append(m, places, blocks) if family.next_tokens else 0
