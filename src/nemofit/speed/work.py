@@ -111,25 +111,30 @@ def work_of(
     tied = all(t.name != "output.weight" for t in model.tensors)
     names: dict[int, set[str]] = defaultdict(set)
     away: dict[int, int] = {}
-    for tensor, kind, device in zip(model.tensors, types, device_of, strict=True):
+    sizes: dict[tuple[str, tuple[int, ...]], tuple[int, int]] = {}
+    parts = _parts(model)
+    for tensor, part, kind, device in zip(model.tensors, parts, types, device_of, strict=True):
         if device is None:
             continue
-        block = _BLOCK.match(tensor.name)
-        if block:
-            il = int(block[1])
+        il, suffix, is_expert = part
+        if il is not None:
             if il >= main:
                 continue
-            names[il].add(tensor.name[block.end() :])
-            if "_exps." in tensor.name and device != units[il]:
+            names[il].add(suffix)
+            if is_expert and device != units[il]:
                 away[il] = device
         elif tensor.name.startswith(_ROWS_ONLY):
             if not (tied and tensor.name == "token_embd.weight"):
                 continue
             device = units[-1]
         one = share(device)
-        weights = (one.experts if "_exps." in tensor.name else one.dense)[kind]
-        weights.bytes += tensor_bytes(kind, tensor.shape)
-        weights.elements += tensor.elements
+        weights = (one.experts if is_expert else one.dense)[kind]
+        size = sizes.get((kind, tensor.shape))
+        if size is None:
+            size = tensor_bytes(kind, tensor.shape), tensor.elements
+            sizes[kind, tensor.shape] = size
+        weights.bytes += size[0]
+        weights.elements += size[1]
         one.kernels += 1
     for il, device in away.items():
         if device != units[il]:
@@ -141,6 +146,18 @@ def work_of(
         one.kernels += _PER_BLOCK + _PER_MOE * ("ffn_gate_inp.weight" in names[il])
         _add_mixer(one, mixers[il], config)
     return tuple(shares[d] for d in sorted(shares, key=lambda d: (d == HOST, d)))
+
+
+def _parts(model: ModelSpec) -> list[tuple[int | None, str, bool]]:
+    """Of each tensor its block, its name there, and whether it is of routed experts."""
+    found: list[tuple[int | None, str, bool]] | None = model.memo.get("work_parts")
+    if found is None:
+        found = model.memo["work_parts"] = []
+        for tensor in model.tensors:
+            block = _BLOCK.match(tensor.name)
+            il, suffix = (int(block[1]), tensor.name[block.end() :]) if block else (None, "")
+            found.append((il, suffix, "_exps." in tensor.name))
+    return found
 
 
 _PER_ATTENTION = 6

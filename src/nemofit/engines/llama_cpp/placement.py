@@ -219,19 +219,29 @@ def tensor_sizes(
     """Bytes of each tensor in a GPU's buffer and in host memory."""
     rules = BACKENDS[backend]
     gpu, host = [], []
+    known: dict[tuple[str, tuple[int, ...]], tuple[int, int]] = {}
     for t, type_ in zip(model.tensors, types, strict=True):
-        size = tensor_bytes(type_, t.shape)
-        padding = row_padding(type_, t.shape[0]) if rules.pads_rows else 0
-        gpu.append(_aligned(size + padding, rules.alignment))
-        host.append(_aligned(size, _HOST_ALIGNMENT))
+        found = known.get((type_, t.shape))
+        if found is None:
+            size = tensor_bytes(type_, t.shape)
+            padding = row_padding(type_, t.shape[0]) if rules.pads_rows else 0
+            found = known[type_, t.shape] = (
+                _aligned(size + padding, rules.alignment),
+                _aligned(size, _HOST_ALIGNMENT),
+            )
+        gpu.append(found[0])
+        host.append(found[1])
     return gpu, host
 
 
 def _weight_sizes(model: ModelSpec, types: Sequence[str], backend: str) -> WeightSizes:
     gpu, host = tensor_sizes(model, types, backend)
     sums: list[list[int]] = [[], [], [], []]
+    loaded = loaded_blocks(model)
     for il, indices in enumerate(block_tensors(model)):
-        used = [i for i in indices if is_loaded(model, il, model.tensors[i].name)]
+        used = list(indices)
+        if il >= loaded:
+            used = [i for i in indices if is_loaded(model, il, model.tensors[i].name)]
         experts = [i for i in used if _EXPERT_TENSOR.search(model.tensors[i].name)]
         sums[0].append(sum(gpu[i] for i in used))
         sums[1].append(sum(host[i] for i in used))

@@ -5,7 +5,7 @@ Source: llama-model-loader.cpp (weight_buft_supported, select_weight_buft), llam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from nemofit.catalog.model import ModelSpec, Tensor
 
@@ -26,13 +26,20 @@ def stranded(model: ModelSpec, types: Sequence[str], key: object, backend: str) 
     memo_key = ("stranded", key, backend)
     found: frozenset[int] | None = model.memo.get(memo_key)
     if found is None:
-        supports = BACKENDS[backend].supports
-        found = model.memo[memo_key] = frozenset(
-            i
-            for i, (t, type_) in enumerate(zip(model.tensors, types, strict=True))
-            if len(t.shape) > 1 and not supports(_trial(model, t, type_))
-        )
+        found = model.memo[memo_key] = frozenset(_unusable(model, types, backend))
     return found
+
+
+def _unusable(model: ModelSpec, types: Sequence[str], backend: str) -> Iterator[int]:
+    supports = BACKENDS[backend].supports
+    tried: dict[tuple[str, str, tuple[int, ...]], bool] = {}
+    for i, (t, type_) in enumerate(zip(model.tensors, types, strict=True)):
+        if len(t.shape) > 1:
+            alike = t.name.rpartition("ssm_")[2] if "ssm_" in t.name else "", type_, t.shape
+            if alike not in tried:
+                tried[alike] = supports(_trial(model, t, type_))
+            if not tried[alike]:
+                yield i
 
 
 def _trial(model: ModelSpec, t: Tensor, type_: str) -> T:
