@@ -30,13 +30,14 @@ from .reports import EngineSource, VerifiedFigure, VerifyReport
 
 _LONGEST_LINE = 1 << 13
 _MOST_BYTES = 1 << 28
+_MOST_KEPT = 1 << 24
 _MARKS = (
     b"buffer size", b"llama_", b"print_meta", b"print_info", b"load_tensors", b"using device",
     b"sched_reserve", b"breakdown", b"= ", b"msg=", b"GiB", b"Gi", b"vllm", b"allocate", b"rror",
     b"take", b"took", b"blocks:", b"tokens", b"version",
 )  # fmt: skip
 """Every line that a reader of logs looks for holds one of these."""
-MOST_LINES = 500_000
+MOST_LINES = 100_000
 _NO, _UNREAD = 3, 5
 _PARALLEL = re.compile(r"tensor_parallel_size'?[=:] ?(\d{1,3})\b")
 _RANK = re.compile(r"Worker_TP\d{1,3}|VllmWorkerProcess pid=\d{1,9}")
@@ -223,8 +224,9 @@ def lines_of(place: str) -> Iterator[str]:
 
 
 def _telling(file: BinaryIO) -> Iterator[str]:
-    read = 0
-    while read < _MOST_BYTES and (raw := file.readline(_LONGEST_LINE)):
+    read = kept = 0
+    while read < _MOST_BYTES and kept < _MOST_KEPT and (raw := file.readline(_LONGEST_LINE)):
         read += len(raw)
         if any(mark in raw for mark in _MARKS):
+            kept += len(raw)
             yield raw.decode("utf-8", "replace")
