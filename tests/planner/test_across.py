@@ -123,6 +123,16 @@ def test_a_machine_for_nothing() -> None:
         rows(parse_machine("2.2 GiB RAM"))
 
 
+def test_limits_that_no_model_meets() -> None:
+    """The limit is named with the nearest that works: asked for that, models are found."""
+    machine = parse_machine("RTX 3060, 16 GiB RAM")
+    with pytest.raises(DoesNotFitError, match="meets --min-tps 100000 ") as refused:
+        rows(machine, min_tokens_per_second=100_000)
+    assert refused.value.hint is not None
+    reachable = float(refused.value.hint.split()[1])
+    assert rows(machine, min_tokens_per_second=reachable).plans
+
+
 def test_more_and_larger_experts_are_abler() -> None:
     """The published 30.5B-A3.3B counts as about 10B: the geometric mean."""
     assert across.ability(30_532_122_624, 3_344_000_000) == pytest.approx(0.5, abs=0.01)

@@ -164,3 +164,10 @@ def test_an_offload_cannot_be_fixed(wrong: dict[str, object]) -> None:
     """Looking for hardware and fixing its offload contradict each other."""
     with pytest.raises(UsageError, match="is fixed"):
         need(find_model("llama-3.2-1b").spec(), Goal(context=4096, knobs=wrong))
+
+
+def test_a_file_type_that_loses_more_than_allowed() -> None:
+    """Two flags that contradict each other are refused, with what would agree."""
+    with pytest.raises(UsageError, match=r"--quant Q2_K .* and --quality slight") as refused:
+        need(find_model("llama-3.2-1b").spec(), Goal(quant="Q2_K", quality="slight"))
+    assert refused.value.hint

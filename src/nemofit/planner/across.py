@@ -56,13 +56,33 @@ def rank_catalog(
     across = _Across(machine, goal, prepare)
     plans = [plan for id in across.known if (plan := across.best(id)) is not None]
     if not plans:
-        raise across.refusal()
+        raise _limited(across, machine, goal) or across.refusal()
     plans.sort(key=lambda plan: plan.score, reverse=True)
     return Ranking(
         plans=plans,
         considered=across.considered,
         reason=across.reason(plans),
         models=len(across.known),
+    )
+
+
+def _limited(across: _Across, machine: Machine, goal: Goal) -> DoesNotFitError | None:
+    """The error where models would fit without one of the limits: which, and the nearest to it."""
+    from .limits import limits_of
+
+    said, instead = [], []
+    for limit in limits_of(goal):
+        try:
+            found = rank_catalog(machine, replace(limit.without, prefer=limit.prefer))
+        except DoesNotFitError:
+            continue
+        said.append(limit.said)
+        instead.append(limit.instead(found.plans))
+    if not said:
+        return None
+    return DoesNotFitError(
+        f"none of {len(across.known)} models meets {' and '.join(said)} on this machine",
+        ", or ".join(instead),
     )
 
 
@@ -139,12 +159,10 @@ class _Across:
             for found in self.known.values()
             for file in found.files.values()
         )
-        speed = self.goal.min_tokens_per_second
-        fast = f" at {speed:g} tokens per second" if speed else ""
         return DoesNotFitError(
-            f"none of {len(self.known)} models fits{fast}: the smallest needs {gib(least)}, "
+            f"none of {len(self.known)} models fits: the smallest needs {gib(least)}, "
             f"and this machine offers {gib(self.room.total)} ({self.room.text})",
-            "a shorter --context, a lower --min-tps, or --assume-idle",
+            "a shorter --context, or --assume-idle",
         )
 
     def reason(self, plans: list[Plan]) -> str:

@@ -69,8 +69,11 @@ def _within(search: Search) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Limit:
-    """One limit: how it is typed, the goal without it, and what can be had instead."""
+class Limit:
+    """One limit: how it is typed, the goal without it, and what can be had instead of it.
+
+    ``prefer`` is the preference whose first plans come nearest to it.
+    """
 
     said: str
     without: Goal
@@ -83,7 +86,7 @@ def contradiction(search: Search) -> DoesNotFitError | None:
 
     A limit takes part where plans appear without it. None: fewer than two do.
     """
-    limits = list(_limits(search.goal))
+    limits = list(limits_of(search.goal))
     if len(limits) < 2:
         return None
     guilty = []
@@ -103,25 +106,26 @@ def contradiction(search: Search) -> DoesNotFitError | None:
     )
 
 
-def _limits(goal: Goal) -> Iterator[_Limit]:
+def limits_of(goal: Goal) -> Iterator[Limit]:
+    """Every hard limit of a goal."""
     if goal.min_tokens_per_second is not None:
-        yield _Limit(
+        yield Limit(
             f"--min-tps {goal.min_tokens_per_second:g}",
             replace(goal, min_tokens_per_second=None),
-            lambda plans: f"--min-tps {int(plans[0].tokens_per_second * 10) / 10:g}",
+            _speed,
             "speed",
         )
     if goal.quality is not None:
-        yield _Limit(f"--quality {goal.quality}", replace(goal, quality=None), _quality, "quality")
+        yield Limit(f"--quality {goal.quality}", replace(goal, quality=None), _quality, "quality")
     if goal.min_context is not None:
-        yield _Limit(
+        yield Limit(
             f"--min-context {goal.min_context}",
             replace(goal, min_context=None),
-            lambda plans: f"--min-context {plans[0].context}",
+            lambda plans: f"--min-context {max(plan.context for plan in plans)}",
             "context",
         )
     if goal.max_vram_bytes is not None:
-        yield _Limit(
+        yield Limit(
             f"--max-vram {gib(goal.max_vram_bytes)}".replace(" GiB", "GiB"),
             replace(goal, max_vram_bytes=None),
             _vram,
@@ -129,12 +133,17 @@ def _limits(goal: Goal) -> Iterator[_Limit]:
         )
 
 
+def _speed(plans: list[Plan]) -> str:
+    fastest = max(plan.tokens_per_second for plan in plans)
+    return f"--min-tps {int(fastest * 10) / 10:g}"
+
+
 def _quality(plans: list[Plan]) -> str:
-    loss = plans[0].loss
-    word = grade(loss) if loss is not None else GRADES[-1][1]
+    known = [plan.loss for plan in plans if plan.loss is not None]
+    word = grade(min(known)) if known else GRADES[-1][1]
     return f"--quality {word}" if word in QUALITIES else "no --quality"
 
 
 def _vram(plans: list[Plan]) -> str:
-    most = max((device.total_bytes for device in plans[0].memory.gpus), default=0)
+    most = min(max((d.total_bytes for d in plan.memory.gpus), default=0) for plan in plans)
     return f"--max-vram {-(-most // (1 << 30))}GiB"

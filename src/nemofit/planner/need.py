@@ -25,6 +25,7 @@ from nemofit.units import GIB, gib
 from .bounds import bound
 from .energy import kwh_per_million
 from .goal import LEAST_CONTEXT, OFFLOAD_KNOBS, Goal
+from .limits import check_quality
 from .records import Plan, Room, room_for
 from .search import Search
 from .sizing import Sizer
@@ -152,6 +153,7 @@ class _Bench:
         knobs = {"kv_type_k": "f16", "kv_type_v": "f16", **goal.knobs}
         self.model, self.prices = model, prices
         goal = replace(goal, context=self.context, knobs=knobs)
+        check_quality(Search(model, Machine(), goal))
         self.quant = goal.quant if goal.quant or not model.is_shape else usual_quant(model, goal)
         self.open = replace(goal, quant=self.quant, min_tokens_per_second=None)
         on_cards = {**knobs, "gpu_layers": _ALL, "cpu_moe_layers": 0}
