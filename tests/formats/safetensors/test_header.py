@@ -103,6 +103,7 @@ def one(**changes: Any) -> dict[str, Any]:
         (file_bytes(one(dtype=3)), "says of tensor"),
         (file_bytes(one(dtype="BF1\x8c6")), "impossible"),  # found by fuzzing: it stands in notes
         (file_bytes(one(dtype="\x1b[2J")), "impossible"),
+        (file_bytes({"lm\x7fhead": one()["a"]}, 8), "unprintable"),
         (file_bytes(one(data_offsets=[0])), "says of tensor"),
         (file_bytes(one(data_offsets=[4, 12])), "leaves a hole"),
         (file_bytes(one(data_offsets=[8, 0], shape=[0])), "ends before it begins"),

@@ -190,6 +190,8 @@ class _Scanner:
                 self._fail(f"has the key {_shown(key)} twice")
             seen.add(key)
             if entry is not None:
+                if not entry.name.isprintable():
+                    self._fail(f"has a name with unprintable characters, {_shown(entry.name)}")
                 out.append(entry)
             if len(out) > MAX_TENSORS:
                 self._fail(f"lists more than {MAX_TENSORS} tensors")
