@@ -14,6 +14,8 @@ from nemofit.engines.llama_cpp.config import RunConfig
 from nemofit.engines.llama_cpp.memory import Estimator
 from nemofit.errors import DataError
 
+from .settings import BATCHES
+
 _MOST_MODELS = 100
 _LARGEST = 1 << 50
 
@@ -76,12 +78,11 @@ def matching_config(
 ) -> RunConfig:
     """The configuration that Ollama runs a model with: its rules for batches, its layers by size.
 
-    Batches grow with the context: 512 tokens up to 4096, 1024 up to 32768, 2048 above
-    (llm/llama_server.go of ollama/ollama). How many layers are on the GPUs follows from the size
-    of the part there.
+    The batch is the automatic one for the context. How many layers are on the GPUs follows from the
+    size of the part there.
     """
     context = loaded.context or 4096
-    batch = 512 if context <= 4096 else 1024 if context <= 32768 else 2048
+    batch = next(size for most, size in BATCHES if context <= most)
     config = RunConfig(context=context, batch=batch, ubatch=batch, backend=backend)
     if not loaded.gpu_bytes or not n_gpus:
         return config.replace(backend="cpu", gpu_layers=0, op_offload=False, repack=True)
