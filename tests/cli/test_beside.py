@@ -101,3 +101,14 @@ def test_a_repository_with_a_projector_is_told_to_leave_it(say: Say) -> None:
     assert " --no-mmproj " in vision["command"]
     text = say("plan", "qwen3-8b", "-q", "Q4_K_M", "--machine", NO_CARD, "--json").json
     assert "--no-mmproj" not in text["command"]
+
+
+def test_a_projector_that_is_named_replaces_that_of_the_repository(
+    say: Say, tmp_path: Path
+) -> None:
+    path = attachments.gemma3(tmp_path / "mine.gguf")
+    args = ("plan", "gemma-3-4b", "-q", "Q4_K_M", *CARD, "--json")
+    plan = say(*args, "--mmproj", str(path)).json
+    assert plan["command"].endswith(f"--mmproj {path}")
+    assert "--no-mmproj" not in plan["command"]
+    assert "--no-mmproj" in say(*args).json["command"]

@@ -123,7 +123,7 @@ def _joined(alone: Plan, room: Room, companions: Companions) -> Plan:
         room=replace(alone.room, budgets=budgets),
         beside=tuple(found),
         weights=replace(alone.weights, has_projector=False)
-        if companions.is_found_again
+        if companions.projector
         else alone.weights,
     )
 
