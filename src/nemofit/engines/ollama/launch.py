@@ -1,8 +1,8 @@
 """What to type to fetch and run a model with Ollama.
 
-Install lines: docs/linux.mdx, docs/macos.mdx and docs/windows.mdx of ollama/ollama; the Modelfile:
-docs/modelfile.mdx and parser/parser.go; where variables are set: docs/faq.mdx; files of the hub:
-huggingface.co/docs/hub/ollama.
+Install lines: ollama/ollama/docs/linux.mdx and its siblings for macOS and Windows; the Modelfile:
+ollama/ollama/docs/modelfile.mdx and parser/parser.go; where variables are set: ollama/ollama/docs/faq.mdx; files
+of the hub: huggingface.co/docs/hub/ollama.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def _cmd(value: str) -> str:
 
 
 def test_line(name: str, port: int = PORT) -> str:
-    """A prompt through the HTTP API: one line for a POSIX shell (docs/api.md)."""
+    """A prompt through the HTTP API: one line for a POSIX shell (ollama/ollama/docs/api.md)."""
     body = json.dumps({"model": name, "prompt": PROMPT, "stream": False})
     return f"curl -s http://127.0.0.1:{port}/api/generate -d {shlex.quote(body)}"
 

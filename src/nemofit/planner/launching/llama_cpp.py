@@ -1,6 +1,6 @@
 """llama.cpp: its server, its chat and its benchmark as lines, scripts, units and containers.
 
-Images: docs/docker.md of ggml-org/llama.cpp.
+Images: ggml-org/llama.cpp/docs/docker.md.
 """
 
 from __future__ import annotations
