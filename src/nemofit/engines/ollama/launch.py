@@ -1,8 +1,8 @@
 """What to type to fetch and run a model with Ollama.
 
 Install lines: ollama/ollama/docs/linux.mdx and its siblings for macOS and Windows; the Modelfile:
-ollama/ollama/docs/modelfile.mdx and parser/parser.go; where variables are set: ollama/ollama/docs/faq.mdx; files
-of the hub: huggingface.co/docs/hub/ollama.
+ollama/ollama/docs/modelfile.mdx and ollama/ollama/parser/parser.go; where variables are set:
+ollama/ollama/docs/faq.mdx; files of the hub: huggingface.co/docs/hub/ollama.
 """
 
 from __future__ import annotations
