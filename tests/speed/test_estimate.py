@@ -123,3 +123,28 @@ def test_empty_prompt_and_no_generation(llama_8b: ModelSpec) -> None:
     )
     assert found.time_to_first_token_ms.likely > 0
     assert found.total_ms.likely <= found.time_to_first_token_ms.likely
+
+
+def test_an_estimate_moved_to_another_depth() -> None:
+    """The same as an estimate made there."""
+    from nemofit.catalog.models import find_model
+    from nemofit.machine import parse_machine
+    from nemofit.planner import Goal
+    from nemofit.planner.defaults import full_depth
+    from nemofit.planner.single import single
+    from nemofit.speed.estimate import estimate_speed
+
+    machine = parse_machine("1x RTX 3060, 64 GiB RAM")
+    for name in ("llama-3.1-8b", "qwen3-30b-a3b"):
+        model = find_model(name).spec()
+        plan, _ = single(model, machine, Goal(context=16384, quant="Q4_K_M"))
+        there = estimate_speed(
+            model, "Q4_K_M", plan.config, machine, depth=full_depth(plan.config),
+            imatrix=plan.imatrix,
+        ).decode  # fmt: skip
+        assert plan.speed_full is not None
+        found = plan.speed_full
+        assert (found.low, found.likely, found.high) == pytest.approx(
+            (there.low, there.likely, there.high)
+        )
+        assert found.likely < plan.tokens_per_second

@@ -18,7 +18,7 @@ from nemofit.engines.llama_cpp.config import RunConfig
 from nemofit.errors import DoesNotFitError
 from nemofit.machine.records import Machine
 from nemofit.speed.decode import step
-from nemofit.speed.estimate import figures_of, speed_of
+from nemofit.speed.estimate import decode_at, figures_of, speed_of
 from nemofit.speed.work import HOST
 from nemofit.units import gib
 
@@ -278,9 +278,7 @@ class _Across:
             room=self.room,
             weights_bytes=found.files[guess.quant].weights_bytes,
             speed=speed,
-            speed_full=speed_of(
-                works, self.figures, model=model, config=config, depth=full_depth(config)
-            ).decode,
+            speed_full=decode_at(full_depth(config), speed, works, self.figures, model),
             quality=quality,
             weights=source.weights,
             ollama_tag=source.ollama_tag,

@@ -14,7 +14,7 @@ from nemofit.engines.llama_cpp.kv_cache import layer_bytes
 from nemofit.engines.llama_cpp.offload import Solver
 from nemofit.engines.llama_cpp.placement import gpu_layers, place, place_units
 from nemofit.speed import Speed
-from nemofit.speed.estimate import figures_of, speed_of
+from nemofit.speed.estimate import decode_at, figures_of, speed_of
 from nemofit.speed.work import Work, work_of
 
 from .bounds import Bound, bound
@@ -146,6 +146,7 @@ class Sizer:
             generations=[gpu.architecture for gpu in gpus],
         )
         works = self._works_of(quant, config, source, room)
+        speed, figures = self._timed(works, config, room), figures_of(room.machine, config)
         plan = Plan(
             model=self.model,
             quant=quant,
@@ -154,8 +155,8 @@ class Sizer:
             memory=room.named(memory),
             room=room,
             weights_bytes=weights_bytes(self.model, quant, source.imatrix),
-            speed=self._timed(works, config, room),
-            speed_full=self._timed(works, config, room, full_depth(config)).decode,
+            speed=speed,
+            speed_full=decode_at(full_depth(config), speed, works, figures, self.model),
             quality=self.quality(quant, source.imatrix, config.kv_type_k, config.kv_type_v),
             weights=source.weights,
             ollama_tag=source.ollama_tag,
@@ -259,10 +260,6 @@ class Sizer:
             self._works[key] = made.with_cache_of(self._cache_works[cache])
         return self._works[key]
 
-    def _timed(
-        self, works: tuple[Work, ...], config: RunConfig, room: Room, depth: int = 0
-    ) -> Speed:
+    def _timed(self, works: tuple[Work, ...], config: RunConfig, room: Room) -> Speed:
         figures = figures_of(room.machine, config)
-        return speed_of(
-            works, figures, model=self.model, config=config, depth=depth, machine=room.machine
-        )
+        return speed_of(works, figures, model=self.model, config=config, machine=room.machine)

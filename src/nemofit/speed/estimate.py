@@ -161,6 +161,33 @@ def speed_of(
     )
 
 
+def decode_at(
+    depth: int,
+    speed: Speed,
+    works: Sequence[Work],
+    figures: Mapping[int, Figures],
+    model: ModelSpec,
+) -> Range:
+    """The tokens per second of an estimate of :func:`speed_of` at another depth.
+
+    Args:
+        depth: Tokens before the prompt of 512; the estimate is for none.
+    """
+
+    def seconds(before: int) -> float:
+        parts = step(
+            works,
+            figures,
+            used=model.integer("expert_used_count"),
+            experts=model.integer("expert_count"),
+            depth=before + 512 + 128 / 2,
+        )
+        return sum(part.seconds for part in parts)
+
+    share, at_first = seconds(0) / seconds(depth), speed.decode
+    return Range(at_first.low * share, at_first.likely * share, at_first.high * share)
+
+
 def basis_of(works: Sequence[Work], machine: Machine | None, assumed: bool) -> str:
     """Where an estimate without measurements of one's own comes from.
 
