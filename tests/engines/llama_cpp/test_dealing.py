@@ -6,12 +6,14 @@ import random
 from itertools import accumulate
 
 import pytest
+from benchmarks.accuracy.engine import Engine
+from benchmarks.accuracy.sparse import ModelFiles, cut
 
 from nemofit import RunConfig, estimate_memory, load_model
 from nemofit.engines.llama_cpp import Estimator
 from nemofit.engines.llama_cpp.dealing import Dealer, first_that, steps_of
 from nemofit.errors import UsageError
-from nemofit.units import GIB
+from nemofit.units import GIB, MIB
 
 MODELS = (
     "llama-3.1-70b", "deepseek-v3", "qwen3-235b-a22b", "gemma-3-27b", "gpt-oss-120b",
@@ -93,3 +95,28 @@ def test_cards_that_are_not_there(
     with pytest.raises(UsageError):
         config = RunConfig(devices=devices, tensor_split=split)
         estimate_memory(load_model("llama-3.2-1b"), "Q4_K_M", config, n_gpus=2)
+
+
+def test_the_engine_holds_nothing_on_a_card_that_is_left_out(
+    engine: Engine, model_files: ModelFiles
+) -> None:
+    """A real load with ``-dev`` names one of two devices: its buffers are those of one card."""
+    model = cut(load_model("llama-3.1-8b"), 4)
+    config = RunConfig(backend="rpc", gpu_layers=5, devices=(1,), tensor_split=(0, 1))
+    load = engine.server_load(
+        model_files.path(model, "Q4_K_M"),
+        config.replace(devices=None, tensor_split=(1,)),
+        2,
+        ("-dev", "RPC1"),
+    )
+    m = estimate_memory(model, "Q4_K_M", config, n_gpus=2)
+    found = load.devices["RPC1"]
+    assert set(load.devices) == {"CPU", "RPC1"}
+    assert m.gpus[0].total_bytes == 0
+    for real, ours in (
+        (found.model, m.gpus[1].weights_bytes),
+        (found.kv, m.gpus[1].kv_bytes),
+        (found.compute, m.gpus[1].compute_bytes),
+    ):
+        assert abs(real - ours) < 0.01 * MIB
+    assert load.copies == m.copies == 1
