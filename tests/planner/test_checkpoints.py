@@ -73,6 +73,17 @@ def test_old_cards_are_told_float16() -> None:
     assert "--dtype float16" in plan.command()
 
 
+def test_towers_are_left_out_where_they_are_not_counted() -> None:
+    """A published load of Gemma 4 26B on an A100 (myoceane.fr, 48.5 GiB) has 1 GiB beside the text;
+    with the flag vLLM loads none of it (vllm/model_executor/models/interfaces.py)."""
+    machine = parse_machine("A100 80GB, 128 GiB RAM")
+    seeing, _ = vllm.single(find_model("gemma-4-26b-a4b").spec(), machine, goal(quant="bf16"))
+    assert 0.9 * GIB < 48.5 * GIB - seeing.memory.gpus[0].weights_bytes < 1.1 * GIB
+    assert "--language-model-only" in seeing.command().split()
+    reading, _ = vllm.single(find_model("llama-3.1-8b").spec(), machine, goal())
+    assert "--language-model-only" not in reading.command().split()
+
+
 def test_formats_below_the_cards_capability_are_not_tried() -> None:
     """NVFP4 needs 7.5 at least; FP8 arithmetic is native from 8.9, unpacked from 7.5."""
     search = vllm.VllmSearch(

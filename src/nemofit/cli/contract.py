@@ -113,6 +113,7 @@ class VllmConfigRecord:
     enforce_eager: bool
     block_size: int
     dtype: str
+    language_model_only: bool
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

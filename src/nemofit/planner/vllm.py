@@ -195,6 +195,7 @@ class VllmSearch:
                     cpu_offload_gb=goal.cpu_offload_gb,
                     enforce_eager=goal.eager or eager,
                     dtype="float16" if half else "auto",
+                    language_model_only=self.card is not None and self.card.projector,
                 )
 
     def _plan(self, checkpoint: _Checkpoint, config: VllmConfig) -> VllmPlan:
@@ -238,7 +239,7 @@ class VllmSearch:
                 config.max_model_len,
                 self.goal.prefer,
             ),
-            notes=_notes(account, cards),
+            notes=_notes(account, config, cards),
             checkpoint=checkpoint.repository,
             is_local=self.own is not None and self.own[1],
             file_bytes=published.bytes if published else size,
@@ -300,13 +301,17 @@ def _better(plan: VllmPlan, other: VllmPlan) -> bool:
     return (-stages, plan.account.kv_tokens) > (-others, other.account.kv_tokens)
 
 
-def _notes(account: VllmMemory, cards: Sequence[Gpu]) -> tuple[str, ...]:
+def _notes(account: VllmMemory, config: VllmConfig, cards: Sequence[Gpu]) -> tuple[str, ...]:
     notes = [
         f"room for {account.kv_tokens} tokens of cache: {account.max_concurrency:.1f} requests of "
         "this length at a time"
     ]
     if account.refusal:
         notes = [account.refusal]
+    if config.language_model_only:
+        notes.append(
+            "--language-model-only: what sees or hears is not loaded; without it vLLM takes more"
+        )
     if any(gpu.vendor == "amd" for gpu in cards):
         notes.append("which formats run on AMD cards is not checked")
     return tuple(notes)

@@ -26,7 +26,7 @@ DEFINED = json.loads((Path(__file__).parents[2] / "fixtures/vllm/flags.json").re
 FULL = VllmConfig(
     max_model_len=4096, tensor_parallel=2, pipeline_parallel=3, gpu_memory_utilization=0.85,
     kv_cache_dtype="fp8", max_num_seqs=64, max_num_batched_tokens=4096, cpu_offload_gb=1.5,
-    enforce_eager=True, block_size=32, dtype="float16",
+    enforce_eager=True, block_size=32, dtype="float16", language_model_only=True,
 )  # fmt: skip
 HOSTILE = "a b'c\"d$(touch x)`e`;\\&|\n"
 
@@ -34,7 +34,7 @@ HOSTILE = "a b'c\"d$(touch x)`e`;\\&|\n"
 def test_every_flag_is_defined_in_the_wheel() -> None:
     """Every knob of the configuration is printed, and vLLM 0.33.0 defines each of the flags."""
     flags = [a for a in server_arguments(FULL, "owner/model", port=8001) if a.startswith("--")]
-    assert len(flags) == 12
+    assert len(flags) == 13
     assert set(flags) <= set(DEFINED["flags"])
     assert DEFINED["vllm"] == "0.33.0"
 

@@ -28,6 +28,7 @@ class VllmConfig:
         enforce_eager: No CUDA graphs (``--enforce-eager``).
         block_size: Tokens of one cache block, before a hybrid model's own needs raise it.
         dtype: ``auto``, ``bfloat16`` or ``float16``: of what is not quantized.
+        language_model_only: Vision and sound are neither loaded nor profiled.
     """
 
     max_model_len: int = 8192
@@ -41,6 +42,7 @@ class VllmConfig:
     enforce_eager: bool = False
     block_size: int = 16
     dtype: str = "auto"
+    language_model_only: bool = False
 
     def __post_init__(self) -> None:
         _check_counts(self)

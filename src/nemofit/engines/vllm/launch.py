@@ -70,6 +70,8 @@ def server_arguments(config: VllmConfig, model: str, port: int | None = None) ->
             args += [flag, str(value)]
     if c.enforce_eager:
         args.append("--enforce-eager")
+    if c.language_model_only:
+        args.append("--language-model-only")
     return args
 
 
