@@ -23,7 +23,7 @@ CANDIDATES: Final = 12
 """Members of a family that are listed at most."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Licence:
     """Attributes:
     name: As its makers call it.
@@ -37,7 +37,7 @@ class Licence:
     note: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Score:
     """A published benchmark result.
 
@@ -56,7 +56,7 @@ class Score:
     sources: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class PublishedSize:
     """The size of a published file or set of files.
 
@@ -69,7 +69,7 @@ class PublishedSize:
     within: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class GgufRepo:
     """A repository of ready GGUF files.
 
@@ -90,7 +90,7 @@ class GgufRepo:
     sources: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class OllamaTag:
     """Attributes:
     tag: As ``ollama pull`` takes it.
@@ -103,7 +103,7 @@ class OllamaTag:
     bytes: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Checkpoint:
     """A repository that vLLM loads.
 

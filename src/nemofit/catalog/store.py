@@ -138,12 +138,21 @@ def compiled(kind: str, raw: bytes, file: str) -> bytes:
 
 def digest(kind: str, raw: bytes) -> str:
     """What a compiled form depends on: the data, the rules that check them, and the format."""
-    from hashlib import blake2b
+    rules = sorted(Path(__file__).parent.glob("*schema*.py"))
+    head = f"{FORMAT} {kind}\n".encode()
+    return fingerprint(head, *(path.read_bytes() for path in rules), raw, size=16)
 
-    h = blake2b(f"{FORMAT} {kind}\n".encode(), digest_size=16)
-    for rules in sorted(Path(__file__).parent.glob("*schema*.py")):
-        h.update(rules.read_bytes())
-    h.update(raw)
+
+def fingerprint(*parts: bytes, size: int = 8) -> str:
+    """BLAKE2b of the parts in hexadecimal; ``size`` is in bytes."""
+    try:
+        from _blake2 import blake2b  # hashlib loads OpenSSL with it, a tenth of a start
+    except ImportError:
+        from hashlib import blake2b
+
+    h = blake2b(digest_size=size)
+    for part in parts:
+        h.update(part)
     return h.hexdigest()
 
 
@@ -225,10 +234,8 @@ def _kept_at(kind: str, path: Path) -> Path | None:
     """One file per place, so that edits replace their predecessor instead of piling up."""
     if _cache is None:
         return None
-    from hashlib import blake2b
-
-    place = blake2b(str(path.absolute()).encode(errors="surrogateescape"), digest_size=8)
-    return _cache / f"{kind}-{place.hexdigest()}.json"
+    place = fingerprint(str(path.absolute()).encode(errors="surrogateescape"))
+    return _cache / f"{kind}-{place}.json"
 
 
 def _keep(path: Path, packed: bytes) -> None:

@@ -388,7 +388,9 @@ def to_json(value: Any) -> Any:
         return float(f"{value:.6g}")
     names = getattr(kind, "__dataclass_fields__", None)
     if names is not None:
-        return {name: to_json(getattr(value, name)) for name in names}
+        return {
+            name: v if type(v := getattr(value, name)) in _PLAIN else to_json(v) for name in names
+        }
     if isinstance(value, dict):
         return {str(k): to_json(v) for k, v in value.items()}
     if isinstance(value, (tuple, list)):

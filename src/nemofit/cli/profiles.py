@@ -88,7 +88,8 @@ def keep_bandwidth(host: Host, gb_s: float, threads: int, date: str) -> None:
 
 def with_measured(machine: Machine) -> Machine:
     """This machine with the bandwidth that was measured on it, if it was."""
-    found = _measurements().get(_fingerprint(machine.host))
+    known = _measurements()
+    found = known.get(_fingerprint(machine.host)) if known else None
     if not isinstance(found, dict):
         return machine
     gb_s, date, threads = (found.get(k) for k in ("gb_s", "date", "threads"))

@@ -78,6 +78,8 @@ class Budgets:
 
     def fits(self, gpus: Sequence[int], host: int = 0) -> bool:
         """Whether a use exceeds nothing; arguments as of :meth:`short`."""
+        if not gpus:
+            return self.host is None or host <= self.host
         over, host_over = self.short(gpus, host)
         return host_over == 0 and not any(over)
 

@@ -124,7 +124,7 @@ class _Across:
             prepare=prepare,
         )
         self._configs: dict[tuple[int, int], RunConfig] = {}
-        self._losses: dict[tuple[str, bool, int], Quality] = {}
+        self._losses: dict[tuple[str, bool, int, str | None], Quality] = {}
         self.figures = figures_of(self.room.machine, self.config)
         gpus = self.room.machine.gpus
         self.one_device = len(gpus) <= 1 and not any(name in goal.knobs for name in _ON_GPUS)
@@ -196,10 +196,10 @@ class _Across:
             yield _Guess(quant, file.imatrix, guessed, is_whole)
 
     def _quality(self, model: ModelSpec, quant: str, imatrix: bool) -> Quality:
-        key = quant, imatrix, model.parameters
+        native = self.cards[model.id].native
+        key = quant, imatrix, model.parameters, native
         if key not in self._losses:
             k, v = self.config.kv_type_k, self.config.kv_type_v
-            native = self.cards[model.id].native
             self._losses[key] = expected(quant, imatrix, model.parameters, k, v, native=native)
         return self._losses[key]
 

@@ -9,7 +9,9 @@ and the code that they were made from: a digest that differs means that they are
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -275,30 +277,34 @@ def _read(path: Path, digest: str) -> dict[str, Any] | None:
 
 def _write(path: Path, text: str) -> None:
     """Replace a file as a whole; a cache that cannot be written is done without."""
-    from contextlib import suppress
-    from os import getpid, replace
-
-    part = path.with_name(f".{path.name}.{getpid()}")
+    part = path.with_name(f".{path.name}.{os.getpid()}")
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(text, encoding="utf-8")
-        replace(part, path)
+        os.replace(part, path)
 
 
 def _digest(key: str) -> str:
     """What the figures depend on: the knobs, and the state of the data and of the code."""
     package = Path(__file__).parent.parent
-    folders = [store.data_directory(), *(package / name for name in _PACKAGES)]
-    folders += [_personal] if _personal else []
     parts = [key]
-    for folder in folders:
-        for path in sorted((*folder.rglob("*.py"), *folder.glob("*.yaml"))):
-            seen = path.stat()
-            parts.append(f"{path} {seen.st_size} {seen.st_mtime_ns}")
+    for folder in (store.data_directory(), _personal):
+        parts += sorted(_states(folder, ".yaml")) if folder else []
+    for name in _PACKAGES:
+        parts += sorted(_states(package / name, ".py"))
     return _hash("\n".join(parts))
 
 
-def _hash(text: str) -> str:
-    from hashlib import blake2b
+def _states(folder: str | Path, suffix: str) -> Iterator[str]:
+    """Path, size and time of every file; code lies in packages, data in one folder."""
+    with suppress(OSError), os.scandir(folder) as found:
+        for one in found:
+            if one.name.endswith(suffix):
+                seen = one.stat()
+                yield f"{one.path} {seen.st_size} {seen.st_mtime_ns}"
+            elif suffix == ".py" and one.is_dir() and one.name != "__pycache__":
+                yield from _states(one.path, suffix)
 
-    return blake2b(text.encode(errors="surrogateescape"), digest_size=8).hexdigest()
+
+def _hash(text: str) -> str:
+    return store.fingerprint(text.encode(errors="surrogateescape"))

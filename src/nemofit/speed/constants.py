@@ -16,7 +16,7 @@ from typing import Any
 from .fitted import VALUES
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Family:
     """Constants of one architecture generation.
 
@@ -42,7 +42,7 @@ class Family:
     bytes_per_clock: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Backend:
     """What a backend makes of a family: factors on its constants, and figures of its own.
 
@@ -63,7 +63,7 @@ class Backend:
     cache: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class Constants:
     """All constants.
 
