@@ -7,9 +7,10 @@ quality("Q4_K_M", imatrix=True, parameters=8_000_000_000).grade     # "slight"
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import log
+from math import log, sqrt
 from typing import Final, NamedTuple, cast
 
 from . import store
@@ -118,6 +119,18 @@ def quality(quant: str, imatrix: bool, parameters: int) -> QualityLoss | None:
         perplexity_source=percent.source,
         imatrix=kl.imatrix,
     )
+
+
+def size_class(parameters: int) -> int:
+    """A number that is the same for all sizes of model for which the same figures answer."""
+    return bisect_left(store.derived("quants", _bounds), parameters)
+
+
+def _bounds(_: store.Entries) -> Sequence[float]:
+    """The sizes at which another measured model becomes the nearest."""
+    measured = store.derived("quants", _figures).values()
+    sizes = {figure.parameters for figures in measured for figure in figures}
+    return sorted(sqrt(a * b) for a in sizes for b in sizes if a < b)
 
 
 def _nearest(figures: Sequence[_Figure], imatrix: bool, parameters: int) -> _Figure | None:

@@ -13,6 +13,7 @@ from math import sqrt
 
 from nemofit.catalog.model import ModelSpec
 from nemofit.catalog.models import all_models
+from nemofit.catalog.quality import size_class
 from nemofit.engines.base import DeviceMemory, Memory
 from nemofit.engines.llama_cpp.config import RunConfig
 from nemofit.errors import DoesNotFitError
@@ -197,7 +198,7 @@ class _Across:
 
     def _quality(self, model: ModelSpec, quant: str, imatrix: bool) -> Quality:
         native = self.cards[model.id].native
-        key = quant, imatrix, model.parameters, native
+        key = quant, imatrix, size_class(model.parameters), native
         if key not in self._losses:
             k, v = self.config.kv_type_k, self.config.kv_type_v
             self._losses[key] = expected(quant, imatrix, model.parameters, k, v, native=native)
