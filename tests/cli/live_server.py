@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.accuracy.engine import Engine, _free_port
 
-from nemofit.probe.ask import ask_server
+from nemofit.probe.served import ask_server
 
 
 class LiveServer:

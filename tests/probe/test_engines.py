@@ -15,8 +15,8 @@ from benchmarks.accuracy.engine import Engine, programs
 
 from nemofit.machine.records import FoundEngine
 from nemofit.probe import engines
-from nemofit.probe.ask import ask_program
 from nemofit.probe.engines import find_engines, find_program
+from nemofit.probe.run import run
 from nemofit.probe.site import Site
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="stands in with shell scripts")
@@ -52,7 +52,7 @@ def test_the_real_llama_cpp(engine: Engine) -> None:
     assert found.programs["llama-fit-params"] == str(folder / "llama-fit-params")
     assert found.commit is not None
     assert found.version is not None
-    said = ask_program([str(folder / "llama-server"), "--version"])
+    said = run([str(folder / "llama-server"), "--version"], seconds=10)
     assert found.commit in said.text
     assert (found.build is None) == ("built outside" in (found.version_note or ""))
 
@@ -92,8 +92,7 @@ def test_what_llama_cpp_may_say(
     note: str,
 ) -> None:
     """Lines as common/arg.cpp of ggml-org/llama.cpp printed them in 2025 and prints them now."""
-    real = engines.ask_program
-    monkeypatch.setattr(engines, "ask_program", lambda command: real(command, seconds=1.0))
+    monkeypatch.setattr(engines, "_VERSION_S", 1.0)
     program(tmp_path / "bin", "llama-server", body)
     found = only(here(tmp_path), ask_versions=True)
     assert (found.version, found.build) == (version, build)

@@ -14,7 +14,7 @@ from pathlib import Path
 from nemofit.engines.ollama.launch import INSTALL
 from nemofit.errors import HardwareError, UsageError
 from nemofit.planner.launching import Artifact, Order
-from nemofit.probe.ask import ask_server
+from nemofit.probe.served import ask_server
 from nemofit.probe.usage import Sampler
 from nemofit.units import gib
 

@@ -10,8 +10,8 @@ from nemofit.catalog.model import ModelSpec
 from nemofit.engines.llama_cpp.arguments import ServerArguments, parse_arguments
 from nemofit.errors import HardwareError, NemofitError, UsageError
 from nemofit.formats.load import load_model
-from nemofit.probe.ask import ask_server
 from nemofit.probe.processes import Running, running
+from nemofit.probe.served import ask_server
 
 from .options import Options
 

@@ -15,8 +15,8 @@ from nemofit.engines.llama_cpp.verify import TOLERANCE
 from nemofit.engines.ollama import verify as ollama
 from nemofit.errors import DataError, HardwareError
 from nemofit.machine.records import Gpu, Machine
-from nemofit.probe.ask import ask_server
 from nemofit.probe.processes import log_of, memory_of
+from nemofit.probe.served import ask_server
 from nemofit.units import MIB
 
 from . import records, request, servers, verified, verify_log

@@ -13,9 +13,11 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+from nemofit.errors import HardwareError
+
 from ..machine.records import FoundEngine
 from . import programs
-from .ask import Said, ask_program, ask_server
+from .served import ask_server
 from .site import Site, this_site
 
 ENGINES = ("llama.cpp", "ollama", "vllm", "transformers")
@@ -31,6 +33,9 @@ _VERSION = re.compile(
     r"|(?P<release>\S{1,40}) \(build (?P<build>\d{1,9}), commit (?P<commit>\w{1,40})\))",
     re.MULTILINE,
 )
+_VERSION_S = 5.0
+"""A CUDA build that wakes the driver takes two seconds to print its version."""
+_VERSION_LIMIT = 1 << 16
 _FIRST_NUMBERED = 100
 """Builds are numbered by commits since 2023; a source archive has no history and says 0 or 1."""
 
@@ -84,10 +89,10 @@ def _llama_cpp(site: Site, ask: bool) -> FoundEngine | None:
         return engine
     if teller is None:
         return replace(engine, version_note="none of its programs tells a version")
-    said = ask_program([teller, "--version"])
-    m = _VERSION.search(said.text)
+    text, unclear = _version_text(teller)
+    m = _VERSION.search(text)
     if m is None:
-        return replace(engine, version_note=_unclear(teller, said))
+        return replace(engine, version_note=unclear)
     number, commit = int(m["old"] or m["build"]), m["commit"] or m["old_commit"]
     engine = replace(engine, version_note=None, commit=commit)
     if number >= _FIRST_NUMBERED:
@@ -109,10 +114,10 @@ def _ollama(site: Site, ask: bool) -> FoundEngine | None:
     )
     if not ask:
         return engine
-    said = ask_program([program.path, "--version"])
-    m = re.search(r"version is (\d[\w.+-]{0,60})", said.text)
+    text, unclear = _version_text(program.path)
+    m = re.search(r"version is (\d[\w.+-]{0,60})", text)
     if m is None:
-        return replace(engine, version_note=_unclear(program.path, said))
+        return replace(engine, version_note=unclear)
     return replace(engine, version=m[1], version_note=None)
 
 
@@ -155,10 +160,15 @@ def _transformers(site: Site) -> FoundEngine | None:
 _NOT_ASKED = "not asked: nemofit probe runs it with --version"
 
 
-def _unclear(program: str, said: Said) -> str:
-    if said.why is not None:
-        return f"{program} --version {said.why}"
-    return f"{program} --version printed nothing like a version"
+def _version_text(program: str) -> tuple[str, str]:
+    """What it prints when asked for its version, and what to say where that tells none."""
+    from .run import run
+
+    try:
+        said = run([program, "--version"], seconds=_VERSION_S, limit=_VERSION_LIMIT)
+    except HardwareError as error:
+        return "", error.message
+    return said.text, f"{program} --version {said.why or 'printed nothing like a version'}"
 
 
 def _served(engine: FoundEngine | None, id: str, site: Site) -> FoundEngine | None:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 from nemofit.errors import HardwareError
 
-from .ask import ask_program
+from .run import run
 
 _SECONDS = 10.0
 _LIMIT = 1 << 20
 _SHORTEST = 200
 """Characters; a help text is longer, a message about a missing library is not."""
+
+_INSTEAD = "install it again, or remove it from the PATH to print commands for today's builds"
 
 
 def program_help(path: str, cache: Path | None = None) -> str:
@@ -28,13 +30,15 @@ def program_help(path: str, cache: Path | None = None) -> str:
     kept = None if cache is None else cache / "help" / f"{_fingerprint(path)}.json"
     if kept is not None and (text := _kept(kept)) is not None:
         return text
-    said = ask_program([path, "--help"], seconds=_SECONDS, limit=_LIMIT)
-    if len(said.text) < _SHORTEST or (said.code is None):
+    try:
+        said = run([path, "--help"], seconds=_SECONDS, limit=_LIMIT)
+    except HardwareError as error:
+        raise HardwareError(error.message, _INSTEAD) from error
+    if len(said.text) < _SHORTEST or said.timed_out or said.cut:
         last = said.text.strip().splitlines()[-1:] or [""]
         why = said.why or "printed no help"
         raise HardwareError(
-            f"{path} --help {why}" + (f": {last[0][:200]}" if last[0] else ""),
-            "install it again, or remove it from the PATH to print commands for today's builds",
+            f"{path} --help {why}" + (f": {last[0][:200]}" if last[0] else ""), _INSTEAD
         )
     if kept is not None:
         _keep(kept, said.text)

@@ -14,6 +14,7 @@ from nemofit.errors import HardwareError
 
 OUTPUT_LIMIT = 4 << 20
 _LONGEST_LINE = 4096
+_KILLED = 9
 _LEFTOVER_S = 2.0  # for a pipe that a grandchild still holds open
 
 
@@ -26,6 +27,8 @@ class Outcome:
         out, err: What it printed, up to the limit.
         timed_out: It was ended because it took too long.
         cut: It printed more than was kept.
+        why: What went wrong, in words that follow the program's name; None: it ended by itself
+            with status 0.
     """
 
     code: int
@@ -33,6 +36,12 @@ class Outcome:
     err: str
     timed_out: bool = False
     cut: bool = False
+    why: str | None = None
+
+    @property
+    def text(self) -> str:
+        """Both outputs, stderr last."""
+        return self.out + self.err
 
 
 def run(
@@ -57,7 +66,7 @@ def run(
     Raises:
         HardwareError: It cannot be started.
     """
-    process = started(command, environ=environ)
+    process = _started(command, environ)
     timed_out = False
     try:
         readers = [
@@ -69,23 +78,29 @@ def run(
         except subprocess.TimeoutExpired:
             timed_out = True
     finally:
-        end(process)
+        _end(process)
     for reader in readers:
         reader.thread.join(_LEFTOVER_S)
         reader.pipe.close()
     out, err = (bytes(r.kept).decode("utf-8", "replace") for r in readers)
+    code = -_KILLED if process.returncode is None else process.returncode
+    cut = any(r.cut for r in readers)
+    why = f"ended with status {code}" if code > 0 else f"was ended by signal {-code}"
+    if cut:
+        why = f"printed more than {limit >> 10} KiB"
+    elif timed_out:
+        why = f"gave no answer within {seconds:g} s"
     return Outcome(
-        code=process.returncode,
+        code=code,
         out=out,
         err=err,
         timed_out=timed_out,
-        cut=any(r.cut for r in readers),
+        cut=cut,
+        why=why if code or cut or timed_out else None,
     )
 
 
-def started(
-    command: Sequence[str], *, environ: Mapping[str, str] | None = None
-) -> subprocess.Popen[bytes]:
+def _started(command: Sequence[str], environ: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
     """Start a program with pipes for both outputs and a process group of its own.
 
     Raises:
@@ -108,8 +123,8 @@ def started(
         ) from error
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End a program and everything that it started, and wait for it."""
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a program and everything that it started, and take its status."""
     if os.name == "posix":
         import signal
 
@@ -117,7 +132,8 @@ def end(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
     if process.poll() is None:
         process.kill()
-    process.wait()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_LEFTOVER_S)  # not even a kill ends what waits for a device
 
 
 class _Reader:

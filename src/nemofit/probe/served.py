@@ -1,4 +1,4 @@
-"""Ask a server of this machine to do something, within limits of time and size."""
+"""Ask a server of this machine, within limits of time and size; no other machine is asked."""
 
 from __future__ import annotations
 
@@ -6,45 +6,74 @@ import json
 
 from nemofit.errors import HardwareError
 
+from .site import Waiting
+
+_GET_S = 1.0
 _MOST_BYTES = 1 << 22
 
 
+def ask_server(host: str, port: int, path: str, seconds: float = _GET_S) -> object | None:
+    """The JSON that a server answers, None where there is none."""
+    try:
+        return _answer(host, port, "GET", path, None, seconds)
+    except HardwareError:
+        return None
+
+
 def post(host: str, port: int, path: str, question: object, seconds: float) -> object:
-    """The JSON that a server on this machine answers.
+    """The JSON that a server answers to a question.
 
     Args:
-        host: An address of this machine; nothing else is asked.
         question: What is sent, as JSON.
-        seconds: Longest wait for each part of the answer.
+        seconds: Longest wait for the whole answer.
 
     Raises:
         HardwareError: It refuses, does not answer, or answers something else.
     """
-    from http.client import HTTPConnection, HTTPException
+    return _answer(host, port, "POST", path, json.dumps(question), seconds)
 
+
+def _answer(
+    host: str, port: int, method: str, path: str, body: str | None, seconds: float
+) -> object:
     if host not in ("127.0.0.1", "::1"):
         raise ValueError(host)
     where = f"{host}:{port}{path}"
-    connection = HTTPConnection(host, port, timeout=seconds)
     try:
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        connection.request("POST", path, body=json.dumps(question), headers=headers)
-        answer = connection.getresponse()
-        body = answer.read(_MOST_BYTES + 1)
-        if answer.status != 200:
-            said = body[:200].decode("utf-8", "replace").replace("\n", " ")
-            raise HardwareError(f"{where} answers {answer.status}: {said}", "see the server's log")
-        if len(body) > _MOST_BYTES:
+        status, said = Waiting(lambda: _exchange(host, port, method, path, body, seconds)).result(
+            seconds
+        )
+        if status != 200:
+            start = said[:200].decode("utf-8", "replace").replace("\n", " ")
+            raise HardwareError(f"{where} answers {status}: {start}", _LOG)
+        if len(said) > _MOST_BYTES:
             raise HardwareError(f"{where} answers more than 4 MiB", "is this the engine's address?")
-        found: object = json.loads(body)
+        found: object = json.loads(said)
         return found
     except TimeoutError as error:
-        raise HardwareError(
-            f"{where} did not answer within {seconds:g} s", "see the server's log"
-        ) from error
-    except (OSError, HTTPException, ValueError, RecursionError) as error:
-        if isinstance(error, HardwareError):
-            raise
-        raise HardwareError(f"{where} gives no answer: {error}", "see the server's log") from error
+        raise HardwareError(f"{where} did not answer within {seconds:g} s", _LOG) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise HardwareError(f"{where} gives no answer: {error}", _LOG) from error
+
+
+_LOG = "see the server's log"
+
+
+def _exchange(
+    host: str, port: int, method: str, path: str, body: str | None, seconds: float
+) -> tuple[int, bytes]:
+    """Status and the beginning of an answer; each wait takes at most ``seconds``."""
+    from http.client import HTTPConnection, HTTPException
+
+    connection = HTTPConnection(host, port, timeout=seconds)
+    headers = {"Accept": "application/json"}
+    if body is not None:
+        headers["Content-Type"] = "application/json"
+    try:
+        connection.request(method, path, body=body, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read(_MOST_BYTES + 1)
+    except HTTPException as error:
+        raise ConnectionError(str(error) or type(error).__name__) from error
     finally:
         connection.close()

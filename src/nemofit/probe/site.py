@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from nemofit.errors import HardwareError
+
 T = TypeVar("T")
 Run = Callable[[Sequence[str]], "str | None"]
 
@@ -16,15 +18,13 @@ _TEXT_LIMIT = 1 << 18
 
 def run_command(command: Sequence[str]) -> str | None:
     """What a command prints, or None where it is missing, fails to start or takes over 5 s."""
-    import subprocess
+    from .run import run
 
     try:
-        done = subprocess.run(
-            list(command), capture_output=True, timeout=5, check=False, stdin=subprocess.DEVNULL
-        )
-    except (OSError, subprocess.SubprocessError):
+        done = run(command, seconds=5)
+    except HardwareError:
         return None
-    return done.stdout.decode("utf-8", "replace")
+    return None if done.timed_out else done.out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
