@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 from command_lines import NO_CARD, TWO_CARDS, Say
 
-from nemofit.planner import downloads
-
 
 def test_stdout_is_the_artifact_alone(say: Say) -> None:
     """The script is what stands in the document; licence, size and speed are said beside it."""
@@ -89,18 +87,6 @@ def test_what_is_there_is_not_fetched_again(
     again = say(*args).json["download"]
     assert (again["present_bytes"], again["missing_bytes"]) == (first["bytes"], 0)
     assert "is there already" in say(*args[:-1]).err
-
-
-def test_ollamas_store_is_looked_into(tmp_path: Path) -> None:
-    there = tmp_path / "manifests" / "registry.ollama.ai" / "library" / "nemotron" / "70b"
-    there.parent.mkdir(parents=True)
-    assert not downloads.in_store(tmp_path, "nemotron:70b")
-    there.write_text("{}")
-    assert downloads.in_store(tmp_path, "nemotron:70b")
-    hub = tmp_path / "manifests" / "hf.co" / "a" / "b" / "Q4_K_M"
-    hub.parent.mkdir(parents=True)
-    hub.write_text("{}")
-    assert downloads.in_store(tmp_path, "hf.co/a/b:Q4_K_M")
 
 
 def install(folder: Path, body: str) -> None:

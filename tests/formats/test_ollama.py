@@ -13,7 +13,7 @@ import pytest
 from nemofit.errors import DataError, HardwareError, NemofitError, UnknownNameError, UsageError
 from nemofit.formats.load import headers_at, load
 from nemofit.formats.near import companions_near
-from nemofit.formats.ollama import parse_name
+from nemofit.formats.ollama import is_in_store, parse_name
 from nemofit.formats.places import Places
 from nemofit.planner.sources import source_of
 
@@ -247,3 +247,16 @@ def test_a_blob_that_is_no_model(store: Path, places: Places) -> None:
     name(store, f"{LIBRARY}/t/latest", manifest(store, [layer(store, "model", b"not GGUF")]))
     with pytest.raises(NemofitError, match="no GGUF file"):
         load("ollama:t", places)
+
+
+def test_ollamas_store_is_looked_into(tmp_path: Path) -> None:
+    there = tmp_path / "manifests" / "registry.ollama.ai" / "library" / "nemotron" / "70b"
+    there.parent.mkdir(parents=True)
+    assert not is_in_store(tmp_path, "nemotron:70b")
+    assert not is_in_store(tmp_path, "no name: at all")
+    there.write_text("{}")
+    assert is_in_store(tmp_path, "nemotron:70b")
+    hub = tmp_path / "manifests-v2" / "hf.co" / "a" / "b" / "Q4_K_M"
+    hub.parent.mkdir(parents=True)
+    hub.write_text("{}")
+    assert is_in_store(tmp_path, "hf.co/a/b:Q4_K_M")

@@ -1,30 +1,56 @@
 """The cache of the hub on this disk, read without network and without huggingface_hub.
 
 ``models--OWNER--NAME/refs/main`` names a commit, ``snapshots/COMMIT/`` holds its files, most of
-them links into ``blobs/``. llama.cpp keeps its downloads in the same layout. Sources:
-huggingface/huggingface_hub, ``docs/source/en/guides/manage-cache.md``; ggml-org/llama.cpp,
-``common/hf-cache.cpp``.
+them links into ``blobs/``, where what is still coming lies too. llama.cpp keeps its downloads in
+the same layout. Sources: huggingface/huggingface_hub, ``docs/source/en/guides/manage-cache.md``,
+``src/huggingface_hub/file_download.py``; ggml-org/llama.cpp, ``common/hf-cache.cpp``,
+``common/download.cpp``.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from .places import Places
 from .walk import files_below
 
 _COMMIT = re.compile(r"[0-9a-fA-F]{40}")
 _PREFIX = "models--"
+_PARTIAL = (".incomplete", ".downloadInProgress")
+
+
+class Present(NamedTuple):
+    """Bytes of a repository's files: those that are whole, and those that are not."""
+
+    whole: int
+    partial: int
+
+
+def present(cache: Path, repository: str, wanted: Callable[[str], bool]) -> Present:
+    """How much of a repository a cache has, of any commit; nothing where it cannot be read.
+
+    Args:
+        cache: Its directory.
+        repository: ``owner/name``.
+        wanted: Says of a file's name whether it counts.
+    """
+    folder = cache / _folder(repository)
+    whole: dict[str, int] = {}
+    for path in files_below(folder / "snapshots"):
+        if wanted(path.name):
+            whole[path.name] = max(_size(path), whole.get(path.name, 0))
+    begun = (p for p in files_below(folder / "blobs") if p.name.endswith(_PARTIAL))
+    return Present(sum(whole.values()), sum(map(_size, begun)))
 
 
 def cached_files(repository: str, places: Places) -> dict[str, Path]:
     """The files of a repository that are on this disk, by their path in it."""
-    folder = _PREFIX + repository.replace("/", "--")
     for cache in places.hub_caches():
-        snapshot = current_snapshot(cache / folder)
+        snapshot = current_snapshot(cache / _folder(repository))
         if snapshot is not None:
             return dict(_files(snapshot))
     return {}
@@ -58,6 +84,17 @@ def current_snapshot(folder: Path) -> Path | None:
         if _COMMIT.fullmatch(commit) and snapshot.is_dir():
             return snapshot
     return None
+
+
+def _folder(repository: str) -> str:
+    return _PREFIX + repository.replace("/", "--")
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _files(snapshot: Path) -> Iterator[tuple[str, Path]]:

@@ -126,6 +126,16 @@ def find(name: Name, places: Places) -> Entry:
     )
 
 
+def is_in_store(store: Path, text: str) -> bool:
+    """Whether a store has a model: its manifest is written when all of it is there."""
+    try:
+        name = parse_name(text)
+    except UsageError:
+        return False
+    parts = (name.host.replace(":", "%3A"), name.namespace, name.model, name.tag)
+    return any(store.joinpath(root, *parts).is_file() for root in _ROOTS)
+
+
 def entries(store: Path, unreadable: list[str]) -> Iterator[Entry]:
     """Every manifest of a store, today's layout before the older one.
 

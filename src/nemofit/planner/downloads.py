@@ -67,12 +67,13 @@ def download_of(plan: EnginePlan, directory: Path | None) -> Download | None:
     there, begun = 0, 0
     free = None
     if directory is not None:
+        from nemofit.formats.hub_cache import present
+        from nemofit.formats.ollama import is_in_store
         from nemofit.probe import disk_free
-        from nemofit.probe.hub_cache import present
 
         free = disk_free(directory)
         if plan.engine == "ollama":
-            there = size_of(plan) if in_store(directory, what) else 0
+            there = size_of(plan) if is_in_store(directory, what) else 0
         else:
             there, begun = present(directory, what, _wanted(plan))
     return Download(
@@ -98,15 +99,6 @@ def _fetched(plan: EnginePlan) -> str | None:
     if plan.weights.missing is not None and plan.ollama_tag is None:
         return None
     return None if is_local(plan) else source_name(plan)
-
-
-def in_store(directory: Path, name: str) -> bool:
-    """Whether Ollama's store has a model: its manifest is written when all of it is there."""
-    path, _, tag = name.partition(":")
-    parts = path.split("/")
-    host = parts.pop(0) if len(parts) > 1 and "." in parts[0] else "registry.ollama.ai"
-    library = parts if len(parts) > 1 else ["library", *parts]
-    return directory.joinpath("manifests", host, *library, tag or "latest").is_file()
 
 
 def size_of(plan: EnginePlan) -> int:

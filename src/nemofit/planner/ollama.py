@@ -8,6 +8,7 @@ from typing import Any
 
 from nemofit.catalog.model import ModelSpec
 from nemofit.engines.llama_cpp.config import RunConfig
+from nemofit.engines.llama_cpp.launch import file_tag
 from nemofit.engines.ollama import settings
 from nemofit.engines.ollama.launch import (
     hub_name,
@@ -93,7 +94,7 @@ def source_name(plan: Plan) -> str:
             "Ollama cannot fetch a file by its address", "download it, then name the file"
         )
     if weights.repository is not None:
-        return hub_name(weights.repository, weights.option()[1].rpartition(":")[2])
+        return hub_name(weights.repository, file_tag(weights.quant) if weights.quant else None)
     return weights.option()[1]
 
 

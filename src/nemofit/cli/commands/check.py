@@ -9,10 +9,8 @@ from pathlib import Path
 from nemofit.errors import DoesNotFitError, HardwareError
 from nemofit.machine.records import Machine
 from nemofit.planner.downloads import size_of
-from nemofit.planner.limits import check_quality, contradiction
 from nemofit.planner.ranking import caution
 from nemofit.planner.records import EnginePlan, Plan, Room, room_for
-from nemofit.planner.search import Search
 from nemofit.planner.sources import usual_type
 from nemofit.units import gib
 
@@ -82,6 +80,9 @@ def _found(options: Options, engine: str, machine: Machine) -> tuple[engines.Fou
         except DoesNotFitError as error:
             found = engines.single(options, engine, machine)
             return found, error.message if found.plan.fits else None
+    from nemofit.planner.limits import check_quality, contradiction
+    from nemofit.planner.search import Search
+
     goal = engines.file_goal(options, engine, machine)
     search = Search(request.model_of(options), machine, goal)
     check_quality(search)
