@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +178,13 @@ def test_a_probed_machine_can_be_asked_about_elsewhere(say: Say, tmp_path: Any) 
     args = ("recommend", "-m", "llama-3.1-8b", "-c", "8k", "--json", "--machine")
     described, read = say(*args, TWO_CARDS).json, say(*args, str(path)).json
     assert described["plans"] == read["plans"]
+
+
+@pytest.mark.parametrize("name", REPORTS)
+def test_the_page_for_scripts_names_every_field_of_a_document(name: str) -> None:
+    """A field with ``_note`` behind the name of another is told of once, for all."""
+    page = (Path(__file__).parents[2] / "docs" / "json.md").read_text(encoding="utf-8")
+    fields = {field.name for field in dataclasses.fields(REPORTS[name])}
+    untold = {f for f in fields if not re.search(rf"\b{f}\b", page)}
+    assert {f for f in untold if f.removesuffix("_note") not in fields} == set()
+    assert f"| `{name}` |" in page

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from nemofit.catalog.model import ModelSpec
 from nemofit.engines.base import DeviceMemory, Memory
@@ -24,12 +25,14 @@ from nemofit.formats.companions import Attachment
 from nemofit.machine.budgets import reserves_of
 from nemofit.machine.records import Machine
 
-from .changes import Change
 from .defaults import config_of
 from .goal import LEAST_CONTEXT, Goal
 from .records import Beside, Plan, Room, room_for
 from .single import single
 from .sources import source_of
+
+if TYPE_CHECKING:
+    from .changes import Change
 
 DRAFTED = 3
 """Tokens that llama-server drafts at a time (``--spec-draft-n-max``); each needs logits."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from nemofit.catalog.model import ModelSpec
 from nemofit.machine.records import Machine
 
-from .changes import Change, changes
 from .goal import LEAST_CONTEXT, Goal
 from .limits import check_quality
 from .records import Plan
 from .refusal import closest
 from .search import Search
+
+if TYPE_CHECKING:
+    from .changes import Change
 
 
 def single(model: ModelSpec, machine: Machine, goal: Goal) -> tuple[Plan, tuple[Change, ...]]:
@@ -31,6 +34,8 @@ def single(model: ModelSpec, machine: Machine, goal: Goal) -> tuple[Plan, tuple[
     search, plan = attempt(model, machine, goal)
     if plan is not None:
         return plan, ()
+    from .changes import changes
+
     fastest = search.fastest() if goal.min_tokens_per_second else None
     plan = fastest or closest(search)
     return plan, changes(search, plan)

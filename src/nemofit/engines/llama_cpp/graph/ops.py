@@ -215,10 +215,6 @@ def norm(a: T) -> T:
     return like("NORM", a)
 
 
-def l2_norm(a: T) -> T:
-    return like("L2_NORM", a)
-
-
 def rope(a: T, pos: T, factors: T | None = None) -> T:
     return like("ROPE", a, *((a, pos) if factors is None else (a, pos, factors)))
 
