@@ -82,6 +82,8 @@ def test_towers_are_left_out_where_they_are_not_counted() -> None:
     assert "--language-model-only" in seeing.command().split()
     reading, _ = vllm.single(find_model("llama-3.1-8b").spec(), machine, goal())
     assert "--language-model-only" not in reading.command().split()
+    library, _ = transformers.single(find_model("gemma-4-26b-a4b").spec(), machine, goal())
+    assert any("not counted" in note for note in library.notes)
 
 
 def test_formats_below_the_cards_capability_are_not_tried() -> None:

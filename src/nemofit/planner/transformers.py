@@ -33,6 +33,7 @@ _BACKENDS = ("cuda", "rocm")
 _BF16 = 8.0
 _QUANTIZER_SHARE = 0.9  # of any limit that bitsandbytes is given
 _ROUNDS = 8
+_TOWERS = "what sees or hears is not counted, and may be loaded too: leave some GiB free"
 
 
 class TransformersSearch:
@@ -47,6 +48,7 @@ class TransformersSearch:
         self.goal = goal
         own = stored_at(model)
         self.checkpoint, self.is_local = own or (_listed(model), False)
+        self.has_towers = own is None and card_for(model, "transformers").projector
         whole = room_for(machine, goal)
         self.room = whole if _all_usable(whole) else whole.without_gpus()
         self.considered = 0
@@ -131,6 +133,7 @@ class TransformersSearch:
             quality=quality_of(quant),
             speed_note=NO_SPEED,
             score=merit(quant, self.model.parameters, config.context, self.goal.prefer),
+            notes=(_TOWERS,) if self.has_towers else (),
             checkpoint=self.checkpoint,
             is_local=self.is_local,
             file_bytes=size,
