@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, cast
 
-from nemofit.engines.llama_cpp.verify import Difference
+from nemofit.catalog.model import ModelSpec
+from nemofit.engines.llama_cpp.config import RunConfig
+from nemofit.engines.llama_cpp.verify import TOLERANCE, Difference
 from nemofit.units import MIB
 
+from . import records
 from .contract import Basis
 from .output import Block, Column, Line, Table, Tone
-from .reports import VerifiedFigure, VerifyReport
+from .reports import EngineSource, VerifiedFigure, VerifyReport
 
+Source = Literal["projection", "running", "log"]
 Verdict = Literal["agrees", "differs", "does-not-fit", "not-compared"]
 
 
@@ -65,6 +69,33 @@ def verdict(compared: Sequence[VerifiedFigure]) -> tuple[Verdict, str]:
         "differs",
         f"the engine differs: {worst.kind} on {worst.device} is {_text(worst.engine, worst)}, "
         f"predicted {_text(worst.predicted, worst)}",
+    )
+
+
+def report(
+    source: Source,
+    engine: EngineSource,
+    model: ModelSpec | None,
+    quant: str | None,
+    figures: tuple[VerifiedFigure, ...],
+    notes: Sequence[str],
+    *,
+    tolerance: float = TOLERANCE,
+    config: RunConfig | None = None,
+) -> VerifyReport:
+    """The document of a comparison with an engine that has run already."""
+    judged, words = verdict(figures)
+    return VerifyReport(
+        source=source,
+        engine=engine,
+        model=model.id if model else None,
+        quant=quant,
+        config=None if config is None else records.config_record(config),
+        figures=figures,
+        tolerance=tolerance,
+        verdict=judged,
+        verdict_words=words,
+        notes=tuple(notes),
     )
 
 

@@ -22,11 +22,11 @@ from nemofit.errors import DataError, NemofitError, UsageError
 from nemofit.formats.load import load_model
 from nemofit.units import GIB
 
-from . import records, request, verified
+from . import request, verified
 from .answer import Answer
 from .contract import Basis
 from .options import Options
-from .reports import EngineSource, VerifiedFigure, VerifyReport
+from .reports import EngineSource, VerifiedFigure
 
 _LONGEST_LINE = 1 << 13
 _MOST_BYTES = 1 << 28
@@ -57,14 +57,16 @@ def answer(options: Options) -> Answer:
     return _vllm(lines, options)
 
 
-def from_llama_log(log: ServerLog, options: Options, source: str, engine: EngineSource) -> Answer:
+def from_llama_log(
+    log: ServerLog, options: Options, source: verified.Source, engine: EngineSource
+) -> Answer:
     """The comparison for one load of llama.cpp, from wherever its log came."""
     notes = [f"the engine says: {log.error}"] if log.error else []
     model, why = _model(log, options)
     if model is None:
         notes.append(str(why))
         found = tuple(_unpredicted(log))
-        report = _report(source, engine, None, None, found, notes)
+        report = verified.report(source, engine, None, None, found, notes)
         return Answer(report, lambda: verified.view(report), _UNREAD)
     quant = request.goal_of(options).quant
     if quant is None and model.is_shape:
@@ -80,32 +82,10 @@ def from_llama_log(log: ServerLog, options: Options, source: str, engine: Engine
         size = f"{log.host.repacked / (1 << 20):.2f} MiB"
         notes.append(f"{size} of the host's weights are kept a second time, in the CPU's layout")
     found = verified.figures(differences, memory.basis, log.resolution)
-    report = _report(source, engine, model, quant or model.file_type, found, notes)
-    report.config = records.config_record(config)
-    return Answer(report, lambda: verified.view(report), 0 if report.verdict == "agrees" else _NO)
-
-
-def _report(
-    source: str,
-    engine: EngineSource,
-    model: ModelSpec | None,
-    quant: str | None,
-    figures: tuple[VerifiedFigure, ...],
-    notes: list[str],
-) -> VerifyReport:
-    verdict, words = verified.verdict(figures)
-    return VerifyReport(
-        source=source,  # type: ignore[arg-type]
-        engine=engine,
-        model=model.id if model else None,
-        quant=quant,
-        config=None,
-        figures=figures,
-        tolerance=TOLERANCE,
-        verdict=verdict,
-        verdict_words=words,
-        notes=tuple(notes),
+    report = verified.report(
+        source, engine, model, quant or model.file_type, found, notes, config=config
     )
+    return Answer(report, lambda: verified.view(report), 0 if report.verdict == "agrees" else _NO)
 
 
 def _model(log: ServerLog, options: Options) -> tuple[ModelSpec | None, str | None]:
@@ -150,7 +130,7 @@ def _vllm(lines: list[str], options: Options) -> Answer:
             for rank, n in enumerate(sizes)
             for f in verified.alone(f"rank {rank}", {name: n}, _VLLM_RESOLUTION)
         )
-        report = _report("log", engine, None, None, found, notes)
+        report = verified.report("log", engine, None, None, found, notes)
         return Answer(report, lambda: verified.view(report), _UNREAD)
     from nemofit.engines.vllm import VllmConfig
     from nemofit.engines.vllm import estimate_memory as vllm_memory
@@ -170,8 +150,8 @@ def _vllm(lines: list[str], options: Options) -> Answer:
         gpus = tuple(replace(g, total_bytes=n) for g, n in zip(gpus, sizes, strict=False))
     memory = vllm_memory(model, (options.quant or "bf16").lower(), config, gpus)
     figures = tuple(_of_vllm(c) for c in vllm_log.compare(memory, log))
-    report = _report("log", engine, model, options.quant or "bf16", figures, notes)
-    report.notes = (*report.notes, *memory.notes)
+    notes += memory.notes
+    report = verified.report("log", engine, model, options.quant or "bf16", figures, notes)
     return Answer(report, lambda: verified.view(report), 0 if report.verdict == "agrees" else _NO)
 
 

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import islice
 
-from nemofit.catalog.model import ModelSpec
 from nemofit.engines.llama_cpp.arguments import config_of
 from nemofit.engines.llama_cpp.config import RunConfig
 from nemofit.engines.llama_cpp.memory import Estimator
 from nemofit.engines.llama_cpp.server_log import parse_server_log
-from nemofit.engines.llama_cpp.verify import TOLERANCE
 from nemofit.engines.ollama import verify as ollama
 from nemofit.errors import DataError, HardwareError
 from nemofit.machine.records import Gpu, Machine
@@ -19,10 +17,10 @@ from nemofit.probe.processes import log_of, memory_of
 from nemofit.probe.served import ask_server
 from nemofit.units import MIB
 
-from . import records, request, servers, verified, verify_log
+from . import request, servers, verified, verify_log
 from .answer import Answer
 from .options import Options
-from .reports import EngineSource, VerifiedFigure, VerifyReport
+from .reports import EngineSource, VerifiedFigure
 
 MEASURED_TOLERANCE = 0.1
 MEASURED_LEAST = 512 * MIB
@@ -90,8 +88,16 @@ def _measured(
         figures.append(replace(_figure("Host", "mapped", host.weights_bytes, mapped), agrees=None))
         notes.append("mapped pages come and go: they are not judged")
     notes.append("measured by the system; by kind only from a log: start it with -lv 4")
-    report = _report(engine, model, quant, tuple(figures), MEASURED_TOLERANCE, notes)
-    report.config = records.config_record(config)
+    report = verified.report(
+        "running",
+        engine,
+        model,
+        quant or model.file_type,
+        tuple(figures),
+        notes,
+        tolerance=MEASURED_TOLERANCE,
+        config=config,
+    )
     return Answer(report, lambda: verified.view(report), 0 if report.verdict == "agrees" else _NO)
 
 
@@ -180,29 +186,14 @@ def _ollama(server: servers.OllamaServer, options: Options) -> Answer:
         for device, predicted, engine_says in pairs
         if predicted or engine_says
     )
-    report = _report(engine, model, quant, figures, 0.05, notes)
-    report.config = records.config_record(config)
-    return Answer(report, lambda: verified.view(report), 0 if report.verdict == "agrees" else _NO)
-
-
-def _report(
-    engine: EngineSource,
-    model: ModelSpec,
-    quant: str | None,
-    figures: tuple[VerifiedFigure, ...],
-    tolerance: float,
-    notes: list[str],
-) -> VerifyReport:
-    verdict, words = verified.verdict(figures)
-    return VerifyReport(
-        source="running",
-        engine=engine,
-        model=model.id,
-        quant=quant or model.file_type,
-        config=None,
-        figures=figures,
-        tolerance=tolerance or TOLERANCE,
-        verdict=verdict,
-        verdict_words=words,
-        notes=tuple(notes),
+    report = verified.report(
+        "running",
+        engine,
+        model,
+        quant or model.file_type,
+        figures,
+        notes,
+        tolerance=0.05,
+        config=config,
     )
+    return Answer(report, lambda: verified.view(report), 0 if report.verdict == "agrees" else _NO)

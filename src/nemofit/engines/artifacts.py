@@ -122,6 +122,16 @@ def systemd_unit(process: Process) -> str:
     return "\n".join(lines) + "\n"
 
 
+def text_of(process: Process, format: str) -> str:
+    """A process in one of the formats that every program has."""
+    return {
+        "shell": shell_line,
+        "powershell": powershell_line,
+        "script": shell_script,
+        "systemd": systemd_unit,
+    }[format](process)
+
+
 def compose_file(service: Service, comments: Iterable[str] = ()) -> str:
     """A Compose file with one service."""
     s = service

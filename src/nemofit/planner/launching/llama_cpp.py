@@ -61,12 +61,7 @@ def make(order: Order) -> Artifact:
         title=f"{program}: {plan.title}",
         comments=order.comments,
     )
-    text = {
-        "shell": artifacts.shell_line,
-        "powershell": artifacts.powershell_line,
-        "script": artifacts.shell_script,
-        "systemd": artifacts.systemd_unit,
-    }[order.format](process)
+    text = artifacts.text_of(process, order.format)
     return Artifact(
         text=text, program=program, arguments=process.words[1:], variables=variables, notes=notes
     )

@@ -37,12 +37,7 @@ def make(order: Order) -> Artifact:
     process = launch.process(plan.config, model, variables, order.port, order.comments)
     if order.format == "compose":
         return _compose(order, plan, model)
-    text = {
-        "shell": artifacts.shell_line,
-        "powershell": artifacts.powershell_line,
-        "script": artifacts.shell_script,
-        "systemd": artifacts.systemd_unit,
-    }[order.format](process)
+    text = artifacts.text_of(process, order.format)
     return Artifact(
         text=text,
         program=process.words[0],
