@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from nemofit.catalog.model import ModelSpec
+from nemofit.engines.llama_cpp.config import RunConfig
 from nemofit.engines.llama_cpp.memory import Estimator
 from nemofit.engines.ollama import verify as ollama
 from nemofit.errors import HardwareError, UsageError
@@ -45,33 +47,23 @@ def ask(options: Options, machine: Machine, now: str) -> Taken:
     answer = post("127.0.0.1", found.arguments.port, "/completion", question, _SECONDS)
     times = answer.get("timings") if isinstance(answer, dict) else None
     figures = times if isinstance(times, dict) else {}
-    measured = []
-    for phase, count, millis in (
-        ("prefill", figures.get("prompt_n"), figures.get("prompt_ms")),
-        ("decode", figures.get("predicted_n"), figures.get("predicted_ms")),
-    ):
-        rate = _rate(count, millis, 1e-3)
-        if rate is not None:
-            depth = 0 if phase == "prefill" else int(figures.get("prompt_n") or 0)
-            quant = request.goal_of(options).quant
-            measured.append(
-                Measured(
-                    model=model,
-                    quant=quant,
-                    config=config,
-                    phase=phase,
-                    tokens=rate[0],
-                    depth=depth,
-                    speed=rate[1],
-                    date=now,
-                )
-            )
+    measured = _measured(
+        {
+            "prefill": (figures.get("prompt_n"), figures.get("prompt_ms")),
+            "decode": (figures.get("predicted_n"), figures.get("predicted_ms")),
+        },
+        1e-3,
+        model=model,
+        quant=request.goal_of(options).quant,
+        config=config,
+        date=now,
+    )
     if not measured:
         raise HardwareError(
             "llama-server reported no times for its answer", "update llama.cpp, or use llama-bench"
         )
     engine = f"llama.cpp {found.build or ''}".strip()
-    return Taken(tuple(measured), str(named.model), model, engine, tuple(notes))
+    return Taken(measured, str(named.model), model, engine, tuple(notes))
 
 
 def _ollama(server: servers.OllamaServer, options: Options, machine: Machine, now: str) -> Taken:
@@ -101,31 +93,53 @@ def _ollama(server: servers.OllamaServer, options: Options, machine: Machine, no
     }
     answer = post(server.host, server.port, "/api/generate", question, _SECONDS)
     said = answer if isinstance(answer, dict) else {}
-    measured = []
-    prompts = said.get("prompt_eval_count")
-    for phase, count, nanos in (
-        ("prefill", prompts, said.get("prompt_eval_duration")),
-        ("decode", said.get("eval_count"), said.get("eval_duration")),
-    ):
-        rate = _rate(count, nanos, 1e-9)
-        if rate is not None:
-            depth = 0 if phase == "prefill" or not isinstance(prompts, int) else prompts
-            measured.append(
-                Measured(
-                    model=model,
-                    quant=quant,
-                    config=config,
-                    phase=phase,
-                    tokens=rate[0],
-                    depth=depth,
-                    speed=rate[1],
-                    date=now,
-                )
-            )
+    measured = _measured(
+        {
+            "prefill": (said.get("prompt_eval_count"), said.get("prompt_eval_duration")),
+            "decode": (said.get("eval_count"), said.get("eval_duration")),
+        },
+        1e-9,
+        model=model,
+        quant=quant,
+        config=config,
+        date=now,
+    )
     if not measured:
         raise HardwareError("Ollama reported no times for its answer", "update Ollama")
     ref = options.model or f"ollama:{one.name}"
-    return Taken(tuple(measured), ref, model, "ollama")
+    return Taken(measured, ref, model, "ollama")
+
+
+def _measured(
+    phases: dict[str, tuple[object, object]],
+    unit: float,
+    *,
+    model: ModelSpec,
+    quant: str | None,
+    config: RunConfig,
+    date: str,
+) -> tuple[Measured, ...]:
+    """A speed for each phase whose tokens and time, in ``unit`` seconds, say anything.
+
+    What is generated stands behind the prompt.
+    """
+    prompts = phases["prefill"][0]
+    behind = prompts if isinstance(prompts, int) else 0
+    rates = {phase: _rate(*said, unit) for phase, said in phases.items()}
+    return tuple(
+        Measured(
+            model=model,
+            quant=quant,
+            config=config,
+            phase=phase,
+            tokens=rate[0],
+            depth=0 if phase == "prefill" else behind,
+            speed=rate[1],
+            date=date,
+        )
+        for phase, rate in rates.items()
+        if rate is not None
+    )
 
 
 def _rate(count: object, duration: object, unit: float) -> tuple[int, float] | None:
