@@ -45,6 +45,11 @@ def gb(n: int) -> str:
     return f"{n / 1e9:.2f} GB"
 
 
+def rate(x: float) -> str:
+    """Format a speed with two significant digits or all before the point, never in exponents."""
+    return f"{x:.0f}" if x >= 9.95 else f"{x:.1f}" if x >= 0.95 else f"{x:.2f}"
+
+
 def parse_size(text: str) -> int:
     """Read a size such as ``"24 GiB"``, ``"48GB"`` or ``"512M"`` into bytes.
 

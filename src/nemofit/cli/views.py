@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from nemofit.units import gib, mib
+from nemofit.units import gib, mib, rate
 
 from .contract import (
     ChangeRecord,
@@ -27,11 +27,6 @@ def tokens(n: int) -> str:
     return f"{n // 1024}k" if n % 1024 == 0 else str(n)
 
 
-def plain(x: float) -> str:
-    """A speed with two significant digits, never in exponents."""
-    return f"{x:.0f}" if x >= 9.95 else f"{x:.1f}" if x >= 0.95 else f"{x:.2f}"
-
-
 def speed_text(speed: SpeedRecord | None) -> str:
     """Tokens per second as a range."""
     if speed is None:
@@ -41,7 +36,7 @@ def speed_text(speed: SpeedRecord | None) -> str:
 
 def range_text(range: RangeRecord) -> str:
     """Both ends of a range, once where they print the same."""
-    low, high = plain(range.low), plain(range.high)
+    low, high = rate(range.low), rate(range.high)
     return low if low == high else f"{low}-{high}"
 
 
@@ -214,12 +209,12 @@ def changed(changes: Sequence[ChangeRecord], nearest: str | None = None) -> Iter
 def speed_words(speed: SpeedRecord) -> str:
     """The range with its middle, where it comes from, and what limits it."""
     decode, prefill = speed.decode_tokens_per_second, speed.prefill_tokens_per_second
-    likely = "" if plain(decode.low) == plain(decode.high) else f", likely {plain(decode.likely)}"
+    likely = "" if rate(decode.low) == rate(decode.high) else f", likely {rate(decode.likely)}"
     full = speed.full_context_decode_tokens_per_second
     filled = f"{range_text(full)} with the context full, " if full else ""
     return (
         f"{speed_text(speed)} tokens per second{likely} ({BASES[speed.basis]}), {filled}"
-        f"prompts {plain(prefill.low)}-{plain(prefill.high)}; {speed.limit}"
+        f"prompts {rate(prefill.low)}-{rate(prefill.high)}; {speed.limit}"
     )
 
 

@@ -21,7 +21,7 @@ from nemofit.machine.records import Machine
 from nemofit.speed.decode import step
 from nemofit.speed.estimate import decode_at, figures_of, speed_of
 from nemofit.speed.work import HOST
-from nemofit.units import gib
+from nemofit.units import gib, rate
 
 from .defaults import check_offload, config_of, full_depth, notes_of, settled
 from .footprints import LADDER, Footprint, footprints, outline
@@ -171,7 +171,7 @@ class _Across:
         best = plans[0]
         return (
             f"{self.cards[best.model.id].name} as {best.quant} leads with about "
-            f"{best.tokens_per_second:.2g} tokens per second; {len(plans)} of {len(self.known)} "
+            f"{rate(best.tokens_per_second)} tokens per second; {len(plans)} of {len(self.known)} "
             "models that generate text fit."
         )
 

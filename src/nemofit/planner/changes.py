@@ -16,7 +16,7 @@ from nemofit.engines.llama_cpp.config import RunConfig
 from nemofit.errors import UsageError
 from nemofit.machine.holders import holding, without
 from nemofit.machine.records import Gpu, Machine
-from nemofit.units import GIB, gib
+from nemofit.units import GIB, gib, rate
 
 from .goal import OFFLOAD_KNOBS, Goal
 from .limits import unmet
@@ -69,7 +69,7 @@ class Change:
         total += self.plan.memory.host.total_bytes
         outcome = f"{self.plan.words}, {gib(total)}"
         if self.plan.speed is not None:
-            outcome += f", about {self.plan.tokens_per_second:.2g} tokens/s"
+            outcome += f", about {rate(self.plan.tokens_per_second)} tokens/s"
         return f"{self.action} ({outcome}; {self.cost})"
 
 
@@ -235,11 +235,12 @@ class _Tried:
         plan = self._plan(self.goal, _grown(self.machine, more))
         if plan is not None:
             limited = host.memory_limit_bytes is not None
-            what = "a memory limit larger by" if limited else "more RAM:"
             yield Change(
                 what="ram",
                 flags=None,
-                action=f"{what} {more} GiB",
+                action=f"a memory limit larger by {more} GiB"
+                if limited
+                else f"{more} GiB more RAM",
                 cost=_SAME,
                 plan=plan,
             )

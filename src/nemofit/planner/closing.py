@@ -8,6 +8,7 @@ from typing import Final
 from nemofit.catalog.model import ModelSpec
 from nemofit.machine.holders import Held, holding, without
 from nemofit.machine.records import Machine
+from nemofit.units import rate
 
 from .goal import Goal
 from .records import Plan
@@ -82,5 +83,5 @@ def _gain(now: Plan | None, then: Plan) -> str | None:
         return f"{then.context} tokens of context fit"
     before, after = now.tokens_per_second, then.tokens_per_second
     if before and after >= FASTER * before and (then.loss or 0) <= (now.loss or 0):
-        return f"{quant} gives about {after:.2g} instead of {before:.2g} tokens per second"
+        return f"{quant} gives about {rate(after)} instead of {rate(before)} tokens per second"
     return None

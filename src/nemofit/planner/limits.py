@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nemofit.catalog.filetypes import weights_bytes
 from nemofit.catalog.quality import GRADES, grade
 from nemofit.errors import DoesNotFitError, UsageError
-from nemofit.units import gib
+from nemofit.units import gib, rate
 
 from .goal import QUALITIES, Goal
 from .records import Plan
@@ -24,7 +24,7 @@ def unmet(plan: Plan, goal: Goal) -> str | None:
         return "it does not fit"
     least = goal.min_tokens_per_second
     if least is not None and plan.tokens_per_second < least:
-        return f"it makes about {plan.tokens_per_second:.2g} of {least:g} tokens per second"
+        return f"it makes about {rate(plan.tokens_per_second)} of {least:g} tokens per second"
     if goal.min_context is not None and plan.context < goal.min_context:
         return f"it has {plan.context} of {goal.min_context} tokens"
     if not goal.allows(plan.loss):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from nemofit.catalog.model import ModelSpec
 from nemofit.machine.records import Machine
-from nemofit.units import article, gib
+from nemofit.units import article, gib, rate
 
 from .goal import Goal
 from .records import EnginePlan, Plan
@@ -17,6 +17,8 @@ PLANS = 20
 """Plans that are worked out unless more are asked for."""
 SLOW = 1.0
 """Tokens per second below which nobody reads along."""
+_NOTABLE_RAM = 0.1
+"""Share of the GPU memory from which a plan's RAM is named beside it."""
 NEGLIGIBLE = 0.005
 """Nats; a difference like that of Q6_K and Q8_0 on Llama 3 8B is not worth a word."""
 
@@ -94,8 +96,11 @@ def caution(plan: EnginePlan) -> str | None:
 
 def _praise(best: Plan, plans: Sequence[Plan]) -> str:
     used = sum(device.total_bytes for device in best.memory.gpus)
-    where = f"{gib(used)} of GPU memory" if used else f"{gib(best.memory.host.total_bytes)} of RAM"
-    speed = f"about {best.tokens_per_second:.2g} tokens per second" if best.speed else "a fit"
+    host = best.memory.host.total_bytes
+    amounts = [f"{gib(used)} of GPU memory"] * bool(used)
+    amounts += [f"{gib(host)} of RAM"] * (not used or host >= _NOTABLE_RAM * used)
+    where = " and ".join(amounts)
+    speed = f"about {rate(best.tokens_per_second)} tokens per second" if best.speed else "a fit"
     quant = best.quant or best.model.file_type or "this file"
     said = f"{quant} at {best.config.context} tokens gives {speed} in {where}"
     better = [p for p in plans if (p.loss or 0) < (best.loss or 0) - NEGLIGIBLE]
@@ -106,5 +111,5 @@ def _praise(best: Plan, plans: Sequence[Plan]) -> str:
     return (
         f"{said}; less quality loss would mean {other.quant or 'the same file'} with "
         f"{article(cache)} {cache} cache at {other.config.context} tokens and about "
-        f"{other.tokens_per_second:.2g} tokens per second."
+        f"{rate(other.tokens_per_second)} tokens per second."
     )

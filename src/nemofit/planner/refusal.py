@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from nemofit.errors import DoesNotFitError
-from nemofit.units import gib
+from nemofit.units import gib, rate
 
 from .changes import changes
 from .goal import Goal
@@ -36,7 +36,7 @@ def too_slow(goal: Goal, fastest: Plan) -> str:
     reached = fastest.tokens_per_second
     return (
         f"no plan for {fastest.model.id} reaches {goal.min_tokens_per_second:g} tokens per second; "
-        f"the fastest that fits makes {reached:.2g} ({fastest.title})"
+        f"the fastest that fits makes {rate(reached)} ({fastest.title})"
     )
 
 

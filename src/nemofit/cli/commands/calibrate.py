@@ -18,8 +18,9 @@ from nemofit.planner.single import single
 from nemofit.probe import probe_machine
 from nemofit.speed import measured as speeds
 from nemofit.speed.calibrate import Measured, calibrate, estimated
+from nemofit.units import rate
 
-from .. import calibration, output, request, served_speed, views
+from .. import calibration, output, request, served_speed
 from ..answer import Answer
 from ..calibration import Taken
 from ..environment import calibration_file, prepare
@@ -314,8 +315,8 @@ def _view(report: CalibrateReport) -> Iterable[Block]:
                 "generated" if m.phase == "decode" else "prompt",
                 str(m.tokens),
                 str(m.depth),
-                views.plain(m.tokens_per_second),
-                views.plain(m.expected_tokens_per_second) if m.expected_tokens_per_second else "?",
+                rate(m.tokens_per_second),
+                rate(m.expected_tokens_per_second) if m.expected_tokens_per_second else "?",
             ]
             for m in report.measured
         ]

@@ -11,7 +11,7 @@ from nemofit.planner.records import room_for
 from nemofit.planner.side_by_side import Column as Compared
 from nemofit.planner.side_by_side import compare
 from nemofit.planner.sources import card_of
-from nemofit.units import gb, gib
+from nemofit.units import gb, gib, rate
 
 from .. import records, request, views
 from ..answer import Answer
@@ -134,7 +134,7 @@ def _prefill(m: ComparedRecord) -> str:
     if m.plan.speed is None:
         return "?"
     prefill = m.plan.speed.prefill_tokens_per_second
-    return f"{views.plain(prefill.low)}-{views.plain(prefill.high)}"
+    return f"{rate(prefill.low)}-{rate(prefill.high)}"
 
 
 def _loss(m: ComparedRecord) -> str:
